@@ -1,0 +1,533 @@
+//! What the agent knows of itself and its plugins: the figures behind `list`, `/metrics` and the
+//! `kimberlite.*` samples.
+//!
+//! ```text
+//! supervisor, scheduler, router, delivery ──update──▶ AgentStatus ──snapshot──▶ admin server, `kimberlite.*`
+//! ```
+//!
+//! One short lock for each update of one plugin. Counters outlive a plugin's instances and reloads.
+//! Texts that plugins or networks had a hand in are scrubbed and cut when they come in.
+//!
+//! Uses: `sample`, `secrets`.
+
+pub mod figures;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sample::Millis;
+use crate::secrets::Secrets;
+
+/// No text that is kept is longer, in bytes.
+const LONGEST_TEXT: usize = 1024;
+
+/// Upper bounds of the buckets of [`Histogram`], in seconds; one more bucket has no bound.
+pub const BUCKETS: [f64; 12] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+
+/// What a plugin is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginKind {
+    #[default]
+    Collector,
+    Handler,
+}
+
+impl fmt::Display for PluginKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Collector => "collector",
+            Self::Handler => "handler",
+        })
+    }
+}
+
+/// How often something was, by reason or by limit. The names are the host's own, so they are few.
+pub type Counts = BTreeMap<Cow<'static, str>, u64>;
+
+/// How long runs took, in seconds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Histogram {
+    pub last: f64,
+    pub sum: f64,
+    pub count: u64,
+    /// How many took at most so long: one for each of [`BUCKETS`], not counting those of the one before.
+    pub buckets: [u64; BUCKETS.len()],
+}
+
+impl Histogram {
+    fn observe(&mut self, took: Duration) {
+        self.last = took.as_secs_f64();
+        self.sum += self.last;
+        self.count += 1;
+        if let Some(bucket) = self.buckets.get_mut(BUCKETS.partition_point(|bound| *bound < self.last)) {
+            *bucket += 1;
+        }
+    }
+}
+
+/// How much later than due runs started, in seconds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lateness {
+    pub last: f64,
+    pub sum: f64,
+    pub count: u64,
+    pub max: f64,
+}
+
+impl Lateness {
+    fn observe(&mut self, late: Duration) {
+        self.last = late.as_secs_f64();
+        self.sum += self.last;
+        self.count += 1;
+        self.max = self.max.max(self.last);
+    }
+}
+
+/// The last thing that went wrong with a plugin.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failure {
+    /// A reason code: `deadline`, `trap`, …
+    pub reason: String,
+    /// For people.
+    pub text: String,
+    pub at: Millis,
+}
+
+/// What a handler did with its samples.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Delivery {
+    /// Samples that the receiver has acknowledged.
+    pub delivered: u64,
+    /// How often a batch was tried again.
+    pub retried: u64,
+    /// Samples that the handler will never take.
+    pub rejected: u64,
+    /// Samples that were set aside.
+    pub dead_letters: u64,
+    /// Samples that may or may not have arrived.
+    pub unconfirmed: u64,
+    /// Why a person must look; none: it is not halted.
+    pub halted: Option<String>,
+}
+
+/// All that is known of one plugin table of the config, or of one dropped-in file.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PluginStatus {
+    /// The table's name.
+    pub name: String,
+    pub kind: PluginKind,
+    /// The manifest's name.
+    pub plugin: String,
+    pub version: String,
+    /// `bundled`, or the file's path.
+    pub origin: String,
+    pub sha256: String,
+    /// In the supervisor's words: `running`, `backing-off`, `quarantined`, …
+    pub state: Cow<'static, str>,
+    /// Lines of config that are missing; empty: nothing is.
+    pub waits_for: String,
+
+    /// Linear memory, in bytes. The peak is that of all instances so far.
+    pub memory_now: u64,
+    pub memory_peak: u64,
+    pub memory_limit: u64,
+    /// What the host holds for the instance and for the plugin, in bytes.
+    pub instance_bytes: u64,
+    pub durable_bytes: u64,
+    pub cpu_seconds: f64,
+
+    pub collect_duration: Histogram,
+    pub lateness: Lateness,
+    /// Runs that did not start because the one before them was late.
+    pub skipped: u64,
+    /// Good or bad; none: none yet.
+    pub last_run: Option<Millis>,
+    /// None: nothing is planned.
+    pub next_run: Option<Millis>,
+    /// A collector's: what it measured. A handler's: what was queued for it.
+    pub samples_total: u64,
+    /// Samples, by reason.
+    pub dropped: Counts,
+    /// Series that live.
+    pub series: u64,
+
+    /// By reason.
+    pub kills: Counts,
+    pub recycles: u64,
+    pub failures: u64,
+    pub last_failure: Option<Failure>,
+    /// How often each limit was hit, whatever that led to.
+    pub limit_hits: Counts,
+    pub log_lines_dropped: u64,
+
+    pub queue_bytes: u64,
+    pub spool_bytes: u64,
+    /// None: it is a collector.
+    pub delivery: Option<Delivery>,
+}
+
+impl PluginStatus {
+    /// A run ended, well or not. It was `late` at its start.
+    pub fn ran(&mut self, at: Millis, took: Duration, late: Duration) {
+        self.last_run = Some(at);
+        self.collect_duration.observe(took);
+        self.lateness.observe(late);
+    }
+
+    /// What a plugin holds now, in bytes.
+    pub fn holds(&mut self, linear: u64, instance: u64, durable: u64) {
+        self.memory_now = linear;
+        self.memory_peak = self.memory_peak.max(linear);
+        self.instance_bytes = instance;
+        self.durable_bytes = durable;
+    }
+
+    /// So many samples were lost.
+    pub fn dropped(&mut self, reason: &'static str, samples: u64) {
+        *self.dropped.entry(Cow::Borrowed(reason)).or_default() += samples;
+    }
+
+    /// Its instance was ended by the host, or ended itself. Nothing of it is left in memory.
+    pub fn killed(&mut self, reason: &'static str) {
+        *self.kills.entry(Cow::Borrowed(reason)).or_default() += 1;
+        self.memory_now = 0;
+        self.instance_bytes = 0;
+    }
+
+    /// A limit was hit.
+    pub fn hit(&mut self, limit: &'static str, times: u64) {
+        *self.limit_hits.entry(Cow::Borrowed(limit)).or_default() += times;
+    }
+
+    /// What it did with its samples, if it is a handler.
+    pub fn delivery(&mut self) -> &mut Delivery {
+        self.delivery.get_or_insert_default()
+    }
+}
+
+/// One plugin's figures, to be updated from anywhere. Clones share them.
+#[derive(Clone)]
+pub struct PluginHandle {
+    status: Arc<Mutex<PluginStatus>>,
+    secrets: Secrets,
+}
+
+impl PluginHandle {
+    /// Reads and changes the figures under one short lock. Texts from outside go by
+    /// [`Self::failed`], [`Self::set_halted`] and [`Self::set_waits_for`], which scrub them.
+    pub fn update<T>(&self, change: impl FnOnce(&mut PluginStatus) -> T) -> T {
+        change(&mut lock(&self.status))
+    }
+
+    /// Something went wrong.
+    pub fn failed(&self, reason: &str, text: &str, at: Millis) {
+        let failure = Failure { reason: reason.to_owned(), text: self.clean(text), at };
+        self.update(|status| {
+            status.failures += 1;
+            status.last_failure = Some(failure);
+        });
+    }
+
+    /// Why a person must look; none: the handler goes on.
+    pub fn set_halted(&self, why: Option<&str>) {
+        let why = why.map(|text| self.clean(text));
+        self.update(|status| status.delivery().halted = why);
+    }
+
+    /// The lines of config that it lacks.
+    pub fn set_waits_for(&self, lines: &str) {
+        let lines = self.clean(lines);
+        self.update(|status| status.waits_for = lines);
+    }
+
+    fn clean(&self, text: &str) -> String {
+        clean(&self.secrets, text)
+    }
+}
+
+impl fmt::Debug for PluginHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PluginHandle").field(&lock(&self.status).name).finish()
+    }
+}
+
+/// What is known of the agent as a whole.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentFigures {
+    pub version: String,
+    pub id: String,
+    /// Of its own element.
+    pub name: String,
+    pub started: Millis,
+    pub pid: u32,
+    /// Whether all plugins of the config have been loaded, or could not be.
+    pub loaded: bool,
+    /// Why the last reload of the config changed nothing; none: it was good.
+    pub config_error: Option<String>,
+    pub config_last_reload_success: bool,
+    /// Resident memory in bytes; 0: not known.
+    pub rss: u64,
+}
+
+/// Everything at one instant: what `/api/v1/plugins` answers and `list` reads. What an older agent
+/// does not say has its default.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Snapshot {
+    pub agent: AgentFigures,
+    /// In order of their names.
+    pub plugins: Vec<PluginStatus>,
+}
+
+/// The figures of the agent and all its plugins. Clones share them.
+#[derive(Clone)]
+pub struct AgentStatus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    secrets: Secrets,
+    agent: Mutex<AgentFigures>,
+    /// As many as the config and the plugin directories name.
+    plugins: Mutex<BTreeMap<String, PluginHandle>>,
+}
+
+impl AgentStatus {
+    /// `id` and `name` are those of the agent's own element.
+    pub fn new(id: &str, name: &str, started: Millis, secrets: Secrets) -> Self {
+        let agent = AgentFigures {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            id: id.to_owned(),
+            name: name.to_owned(),
+            started,
+            pid: std::process::id(),
+            config_last_reload_success: true,
+            ..AgentFigures::default()
+        };
+        Self { inner: Arc::new(Inner { secrets, agent: Mutex::new(agent), plugins: Mutex::default() }) }
+    }
+
+    /// The figures of a plugin: new ones, or those it had before a reload. Names are unique among
+    /// collectors and handlers together; one that changes its kind starts anew.
+    pub fn plugin(&self, name: &str, kind: PluginKind) -> PluginHandle {
+        let mut plugins = lock(&self.inner.plugins);
+        if let Some(handle) = plugins.get(name).filter(|handle| handle.update(|status| status.kind) == kind) {
+            return handle.clone();
+        }
+        let delivery = (kind == PluginKind::Handler).then(Delivery::default);
+        let status = PluginStatus { name: name.to_owned(), kind, delivery, ..PluginStatus::default() };
+        let handle =
+            PluginHandle { status: Arc::new(Mutex::new(status)), secrets: self.inner.secrets.clone() };
+        plugins.insert(name.to_owned(), handle.clone());
+        handle
+    }
+
+    /// It is no longer in the config, nor in a plugin directory.
+    pub fn remove(&self, name: &str) {
+        lock(&self.inner.plugins).remove(name);
+    }
+
+    /// All plugins of the config have been loaded, or could not be. Before that the agent is not ready.
+    pub fn set_loaded(&self) {
+        lock(&self.inner.agent).loaded = true;
+    }
+
+    /// How the last reload of the config went.
+    pub fn set_reloaded(&self, result: Result<(), &str>) {
+        let error = result.err().map(|text| clean(&self.inner.secrets, text));
+        let mut agent = lock(&self.inner.agent);
+        agent.config_last_reload_success = error.is_none();
+        agent.config_error = error;
+    }
+
+    /// A copy of all figures as they are now.
+    pub fn snapshot(&self) -> Snapshot {
+        let agent = AgentFigures { rss: resident_bytes(), ..lock(&self.inner.agent).clone() };
+        let handles: Vec<_> = lock(&self.inner.plugins).values().cloned().collect();
+        Snapshot { agent, plugins: handles.iter().map(|handle| lock(&handle.status).clone()).collect() }
+    }
+}
+
+impl fmt::Debug for AgentStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plugins: Vec<_> = lock(&self.inner.plugins).keys().cloned().collect();
+        f.debug_struct("AgentStatus").field("plugins", &plugins).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    /// What the agent is not yet ready for: `/-/ready` answers 503 while there is any. A collector that
+    /// is parked, quarantined or stopped is not waited for, since it will not run.
+    pub fn awaited(&self) -> Vec<String> {
+        if !self.agent.loaded {
+            return vec!["plugins are being loaded".to_owned()];
+        }
+        let waits = |plugin: &&PluginStatus| {
+            plugin.kind == PluginKind::Collector
+                && plugin.last_run.is_none()
+                && !matches!(plugin.state.as_ref(), "parked" | "quarantined" | "stopped")
+        };
+        let reason = |plugin: &PluginStatus| format!("collector `{}` has not run yet", plugin.name);
+        self.plugins.iter().filter(waits).map(reason).collect()
+    }
+
+    /// What a person must look at: `/-/healthy` answers 503 while there is any.
+    pub fn ailments(&self) -> Vec<String> {
+        let config = self.agent.config_error.iter();
+        let mut ailments: Vec<_> = config.map(|why| format!("the config was not reloaded: {why}")).collect();
+        for plugin in &self.plugins {
+            let PluginStatus { kind, name, .. } = plugin;
+            if let Some(why) = plugin.delivery.as_ref().and_then(|delivery| delivery.halted.as_ref()) {
+                ailments.push(format!("{kind} `{name}` is halted: {why}"));
+            }
+            if plugin.state == "quarantined" {
+                let why = plugin.last_failure.as_ref().map_or("no reason known", |failure| &failure.text);
+                ailments.push(format!("{kind} `{name}` is quarantined: {why}"));
+            }
+        }
+        ailments
+    }
+}
+
+/// Scrubbed, then cut.
+fn clean(secrets: &Secrets, text: &str) -> String {
+    let text = secrets.scrub(text);
+    match text.len() <= LONGEST_TEXT {
+        true => text.into_owned(),
+        false => format!("{}…", &text[..text.floor_char_boundary(LONGEST_TEXT)]),
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    kilobytes.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> AgentStatus {
+        let secrets = Secrets::default();
+        secrets.add("hunter22");
+        AgentStatus::new("id-1", "web-1", 1_000, secrets)
+    }
+
+    #[test]
+    fn figures_survive_a_reload() {
+        let status = status();
+        status.plugin("cpu", PluginKind::Collector).update(|cpu| cpu.killed("deadline"));
+        let again = status.plugin("cpu", PluginKind::Collector);
+        again.update(|cpu| cpu.killed("deadline"));
+        assert_eq!(status.snapshot().plugins[0].kills["deadline"], 2);
+        assert_eq!(status.plugin("cpu", PluginKind::Handler).update(|cpu| cpu.kills.len()), 0);
+        status.remove("cpu");
+        assert!(status.snapshot().plugins.is_empty());
+    }
+
+    #[test]
+    fn a_kill_frees_memory_and_leaves_the_peak() {
+        let mut cpu = PluginStatus::default();
+        cpu.holds(100, 10, 1);
+        cpu.holds(50, 10, 1);
+        cpu.killed("memory-limit");
+        assert_eq!((cpu.memory_now, cpu.instance_bytes, cpu.durable_bytes, cpu.memory_peak), (0, 0, 1, 100));
+    }
+
+    #[test]
+    fn a_run_on_a_bound_falls_into_the_lower_bucket() {
+        let mut histogram = Histogram::default();
+        for micros in [100, 101, 250, 20_000_000] {
+            histogram.observe(Duration::from_micros(micros));
+        }
+        assert_eq!(histogram.buckets[..3], [1, 2, 0]);
+        assert_eq!((histogram.count, histogram.last), (4, 20.0));
+        assert_eq!(histogram.buckets.iter().sum::<u64>(), 3, "the one beyond all bounds is only in `count`");
+    }
+
+    #[test]
+    fn texts_from_outside_are_scrubbed_and_cut() {
+        let status = status();
+        let handler = status.plugin("metricly", PluginKind::Handler);
+        handler.failed("retry", &format!("{}hunter22", "x".repeat(2_000)), 5);
+        handler.set_halted(Some("key hunter22 refused"));
+        handler.set_waits_for("grant = { http = [\"https://hunter22.org\"] }");
+        status.set_reloaded(Err("line 3: hunter22"));
+        let json = serde_json::to_string(&status.snapshot()).unwrap();
+        assert!(!json.contains("hunter22") && json.len() < 4_000, "{json}");
+        assert_eq!(handler.update(|handler| handler.failures), 1);
+    }
+
+    #[test]
+    fn a_snapshot_survives_json_also_of_an_older_agent() {
+        let status = status();
+        status.plugin("cpu", PluginKind::Collector).update(|cpu| {
+            cpu.state = Cow::Borrowed("running");
+            cpu.dropped("flood", 3);
+            cpu.hit("samples", 1);
+            cpu.ran(2_000, Duration::from_millis(3), Duration::from_micros(40));
+        });
+        status.plugin("graphite", PluginKind::Handler).update(|graphite| graphite.delivery().delivered = 7);
+        let snapshot = status.snapshot();
+        let json = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
+        let older: Snapshot = serde_json::from_str(r#"{"plugins":[{"name":"cpu"}],"new":1}"#).unwrap();
+        assert_eq!(older.plugins[0].name, "cpu");
+        assert!(snapshot.agent.rss > 0);
+    }
+
+    #[test]
+    fn ready_once_every_collector_that_can_run_has_run() {
+        let status = status();
+        let cpu = status.plugin("cpu", PluginKind::Collector);
+        status.plugin("graphite", PluginKind::Handler);
+        status.plugin("parked", PluginKind::Collector).update(|parked| parked.state = "parked".into());
+        assert_eq!(status.snapshot().awaited(), ["plugins are being loaded"]);
+        status.set_loaded();
+        assert_eq!(status.snapshot().awaited(), ["collector `cpu` has not run yet"]);
+        cpu.update(|cpu| cpu.ran(1, Duration::ZERO, Duration::ZERO));
+        assert!(status.snapshot().awaited().is_empty());
+    }
+
+    #[test]
+    fn ailments_name_the_culprit_and_go_when_it_is_well() {
+        let status = status();
+        assert!(status.snapshot().ailments().is_empty());
+        let (cpu, metricly) =
+            (status.plugin("cpu", PluginKind::Collector), status.plugin("metricly", PluginKind::Handler));
+        cpu.failed("trap", "unreachable", 5);
+        cpu.update(|cpu| cpu.state = "quarantined".into());
+        metricly.set_halted(Some("410 Gone"));
+        status.set_reloaded(Err("kimberlite.toml:3: unknown key"));
+        assert_eq!(
+            status.snapshot().ailments(),
+            [
+                "the config was not reloaded: kimberlite.toml:3: unknown key",
+                "collector `cpu` is quarantined: unreachable",
+                "handler `metricly` is halted: 410 Gone",
+            ]
+        );
+        cpu.update(|cpu| cpu.state = "running".into());
+        metricly.set_halted(None);
+        status.set_reloaded(Ok(()));
+        assert!(status.snapshot().ailments().is_empty());
+    }
+}
