@@ -10,7 +10,8 @@
 //!    ├── replace ─── parked   (a grant is missing; nothing was started)        │
 //!    └────────────────────────────────── release ──────────────────────────────┘
 //!
-//! stop leads from everywhere to stopped, and replace from everywhere else to loading.
+//! recycled leads from running to loading; stop from everywhere to stopped, and replace from
+//! everywhere else to loading.
 //! ```
 //!
 //! The first failure after a success waits for nothing, so a killed run can be tried again within
@@ -18,76 +19,15 @@
 //! well all is forgiven, if it is killed the quarantine starts anew. To recycle an instance that
 //! grew, or to replace it, is no failure.
 //!
-//! Uses: `backoff`. Time (since the agent's start) is an argument everywhere, so nothing here waits.
+//! Uses: `backoff`, `reason`. Time (since the agent's start) is an argument everywhere, so nothing
+//! here waits.
 
 use std::time::Duration;
 
 use rand::Rng;
 
 use crate::backoff::Backoff;
-
-/// Why an instance ended or a call brought nothing, as logs, `list` and metrics say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReasonCode {
-    /// It asked for more linear memory or tables than its limit.
-    MemoryLimit,
-    /// What the host keeps for this instance grew beyond its limit.
-    HostMemoryLimit,
-    /// Another limit of the host, which guests cannot catch: handles, bodies, sizes of answers.
-    HostLimit,
-    /// The call took too long.
-    Deadline,
-    Trap,
-    /// It ended its own process.
-    Exited,
-    /// More samples, series or output than a run may bring.
-    Flood,
-    /// It could not be instantiated, or its `init` gave an error.
-    InitFailed,
-    /// A changed file or configuration took its place. Not a failure.
-    Replaced,
-    /// It grew past the soft limit and was exchanged between two calls. Not a failure.
-    Recycled,
-    /// A call gave an error of the plugin's own. Counted; the instance lives on.
-    Failed,
-}
-
-impl ReasonCode {
-    pub const ALL: [Self; 11] = [
-        Self::MemoryLimit,
-        Self::HostMemoryLimit,
-        Self::HostLimit,
-        Self::Deadline,
-        Self::Trap,
-        Self::Exited,
-        Self::Flood,
-        Self::InitFailed,
-        Self::Replaced,
-        Self::Recycled,
-        Self::Failed,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MemoryLimit => "memory-limit",
-            Self::HostMemoryLimit => "host-memory-limit",
-            Self::HostLimit => "host-limit",
-            Self::Deadline => "deadline",
-            Self::Trap => "trap",
-            Self::Exited => "exited",
-            Self::Flood => "flood",
-            Self::InitFailed => "init-failed",
-            Self::Replaced => "replaced",
-            Self::Recycled => "recycled",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Whether it ends an instance against its will.
-    pub fn is_kill(self) -> bool {
-        !matches!(self, Self::Replaced | Self::Recycled | Self::Failed)
-    }
-}
+pub use crate::reason::ReasonCode;
 
 /// Where a plugin is in its life. Times are since the agent's start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -386,6 +326,28 @@ impl Supervisor {
     }
 }
 
+/// Writes down what a failure led to: an error where it takes a person or a long time to get the
+/// plugin back.
+pub fn log(plugin: &str, reason: ReasonCode, text: &str, verdict: Verdict) {
+    let reason = reason.as_str();
+    match verdict {
+        Verdict::Stay => tracing::warn!(plugin, reason, error = text, "plugin failed"),
+        Verdict::Restart(Duration::ZERO) => {
+            tracing::warn!(plugin, reason, error = text, "plugin was killed; restarting at once");
+        }
+        Verdict::Restart(wait) => {
+            tracing::warn!(plugin, reason, error = text, retry_in = ?wait, "plugin failed again; backing off");
+        }
+        Verdict::Quarantine(wait) => tracing::error!(
+            plugin,
+            reason,
+            error = text,
+            probe_in = ?wait,
+            "plugin failed too often in a row; quarantined, `kimberlite release NAME` lets it back"
+        ),
+    }
+}
+
 /// Cut at a character's border, with a mark that something is missing.
 fn shortened(text: &str) -> String {
     const MARK: &str = "…";
@@ -654,11 +616,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_its_own_name_and_counter() {
-        let mut names: Vec<_> = ReasonCode::ALL.iter().map(|reason| reason.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), ReasonCode::ALL.len());
+    fn every_reason_has_its_own_counter() {
         for reason in ReasonCode::ALL {
             let mut life = running();
             fail(&mut life, reason, NOW);
