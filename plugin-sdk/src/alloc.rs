@@ -1,0 +1,3 @@
+//! stub
+/// Counts calls.
+pub(crate) fn end_call() {}

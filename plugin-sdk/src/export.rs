@@ -1,0 +1,205 @@
+//! How the agent calls an author's type: what the export macros expand to.
+//!
+//! One instance per component, in a thread-local (components have one thread). The macros expand in
+//! the author's crate; all that can lives here.
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($export:ident, $bindings:ident, $wrapper:ident, $trait:ident, $type:ty, $manifest:expr) => {
+        const _: () = {
+            const fn is_a_plugin<T: $crate::$trait>() {}
+            is_a_plugin::<$type>();
+
+            // Read natively, too, so that a missing manifest is an error wherever the crate is built.
+            const MANIFEST: &[u8] =
+                ::core::include_bytes!(::core::concat!(::core::env!("CARGO_MANIFEST_DIR"), "/", $manifest));
+
+            #[cfg(target_arch = "wasm32")]
+            const _: () = {
+                #[used]
+                #[unsafe(link_section = "kimberlite:manifest")]
+                static SECTION: [u8; MANIFEST.len()] = *::core::include_bytes!(::core::concat!(
+                    ::core::env!("CARGO_MANIFEST_DIR"),
+                    "/",
+                    $manifest
+                ));
+
+                type Plugin = $crate::export::$wrapper<$type>;
+                $crate::bindings::$bindings::$export!(Plugin with_types_in $crate::bindings::$bindings);
+                $crate::__export_heap!();
+            };
+};
+    };
+}
+
+#[doc(hidden)]
+#[cfg(feature = "count-allocations")]
+#[macro_export]
+macro_rules! __export_heap {
+    () => {
+        type Heap = $crate::export::Heap;
+        $crate::bindings::diagnostics::__export_diagnostics!(Heap with_types_in $crate::bindings::diagnostics);
+    };
+}
+
+#[doc(hidden)]
+#[cfg(not(feature = "count-allocations"))]
+#[macro_export]
+macro_rules! __export_heap {
+    () => {};
+}
+
+/// Makes the crate a collector: `export_collector!(Uptime);`, once, at the top level of `lib.rs`.
+///
+/// The crate's `plugin.toml` becomes part of the component; another file is named by
+/// `export_collector!(Uptime, manifest = "uptime.toml")`, from the folder of `Cargo.toml`.
+#[macro_export]
+macro_rules! export_collector {
+    ($type:ty $(,)?) => {
+        $crate::export_collector!($type, manifest = "plugin.toml");
+    };
+    ($type:ty, manifest = $manifest:literal $(,)?) => {
+        $crate::__export!(__export_collector, collector, CollectorExport, Collector, $type, $manifest);
+    };
+}
+
+/// Makes the crate a handler: `export_handler!(Stdout);`, once, at the top level of `lib.rs`.
+///
+/// The crate's `plugin.toml` becomes part of the component; another file is named by
+/// `export_handler!(Stdout, manifest = "stdout.toml")`, from the folder of `Cargo.toml`.
+#[macro_export]
+macro_rules! export_handler {
+    ($type:ty $(,)?) => {
+        $crate::export_handler!($type, manifest = "plugin.toml");
+    };
+    ($type:ty, manifest = $manifest:literal $(,)?) => {
+        $crate::__export!(__export_handler, handler, HandlerExport, Handler, $type, $manifest);
+    };
+}
+
+#[cfg(target_arch = "wasm32")]
+pub use guest::*;
+
+#[cfg(target_arch = "wasm32")]
+mod guest {
+    use std::cell::RefCell;
+    use std::marker::PhantomData;
+
+    use crate::alloc;
+    use crate::batch::Batch;
+    use crate::bindings::collector::exports::kimberlite::plugin::collector;
+    use crate::bindings::diagnostics::exports::kimberlite::plugin::diagnostics;
+    use crate::bindings::handler::exports::kimberlite::plugin::handler;
+    use crate::bindings::imports::kimberlite::plugin::types::{InitError, Setting};
+    use crate::collector::{Collector, Instance};
+    use crate::error::Result;
+    use crate::handler::{Handler, answer};
+    use crate::log;
+    use crate::settings::Settings;
+
+    /// The type with its type forgotten, so that one thread-local serves every author's.
+    trait AnyCollector {
+        fn collect(&mut self, tick: collector::Tick) -> Result<collector::Batch>;
+    }
+
+    impl<T: Collector> AnyCollector for Instance<T> {
+        fn collect(&mut self, tick: collector::Tick) -> Result<collector::Batch> {
+            Instance::collect(self, tick)
+        }
+    }
+
+    trait AnyHandler {
+        fn handle(&mut self, batch: &Batch) -> handler::Answer;
+    }
+
+    impl<T: Handler> AnyHandler for T {
+        fn handle(&mut self, batch: &Batch) -> handler::Answer {
+            answer(Handler::handle(self, batch))
+        }
+    }
+
+    thread_local! {
+        static COLLECTOR: RefCell<Option<Box<dyn AnyCollector>>> = const { RefCell::new(None) };
+        static HANDLER: RefCell<Option<Box<dyn AnyHandler>>> = const { RefCell::new(None) };
+    }
+
+    const NOT_INITIALISED: &str = "called before `init` has succeeded";
+
+    #[derive(Debug)]
+    pub struct CollectorExport<T>(PhantomData<T>);
+
+    impl<T: Collector + 'static> collector::Guest for CollectorExport<T> {
+        fn init(settings: Vec<Setting>) -> Result<(), InitError> {
+            log_panics();
+            let made = Instance::<T>::new(&Settings::from_wit(settings));
+            let made = made.map(|instance| COLLECTOR.set(Some(Box::new(instance))));
+            alloc::end_call();
+            Ok(made?)
+        }
+
+        fn collect(tick: collector::Tick) -> Result<collector::Batch, collector::CollectError> {
+            let batch = COLLECTOR.with_borrow_mut(|instance| match instance {
+                Some(instance) => Ok(instance.collect(tick)?),
+                None => Err(collector::CollectError::Failed(NOT_INITIALISED.to_owned())),
+            });
+            alloc::end_call();
+            batch
+        }
+    }
+
+    #[derive(Debug)]
+    pub struct HandlerExport<T>(PhantomData<T>);
+
+    impl<T: Handler + 'static> handler::Guest for HandlerExport<T> {
+        fn init(settings: Vec<Setting>) -> Result<(), InitError> {
+            log_panics();
+            let made = T::new(&Settings::from_wit(settings));
+            let made = made.map(|instance| HANDLER.set(Some(Box::new(instance))));
+            alloc::end_call();
+            Ok(made?)
+        }
+
+        fn handle(batch: handler::Batch) -> handler::Answer {
+            let answer = HANDLER.with_borrow_mut(|instance| match instance {
+                Some(instance) => instance.handle(&Batch::new(batch)),
+                None => handler::Answer::Retry(handler::Retry {
+                    after: None,
+                    reason: NOT_INITIALISED.to_owned(),
+                    done: Vec::new(),
+                }),
+            });
+            alloc::end_call();
+            answer
+        }
+    }
+
+    #[derive(Debug)]
+    pub struct Heap;
+
+    impl diagnostics::Guest for Heap {
+        fn heap_stats() -> diagnostics::Heap {
+            diagnostics::Heap { live_bytes: 0, live_blocks: 0, peak_bytes: 0, allocations: 0 }
+        }
+
+        fn track(_on: bool) {}
+
+        fn survivors(_limit: u32) -> diagnostics::SurvivorsReport {
+            diagnostics::SurvivorsReport { groups: Vec::new(), untracked_bytes: 0 }
+        }
+    }
+
+    /// A panic ends the instance; std would print four lines where one says it.
+    fn log_panics() {
+        std::panic::set_hook(Box::new(|panic| {
+            let message = panic.payload_as_str().unwrap_or("(no message)");
+            match panic.location() {
+                Some(at) => {
+                    let (file, line) = (at.file(), at.line());
+                    log::write(log::Severity::Error, format_args!("panicked at {file}:{line}: {message}"));
+                }
+                None => log::write(log::Severity::Error, format_args!("panicked: {message}")),
+            }
+        }));
+    }
+}
