@@ -1,9 +1,10 @@
 //! The family `filesystem`: which file systems are mounted, and how large they are.
 //!
-//! The kernel takes longer for the list than for everything else of the machine (21 µs
-//! for 20 lines, and `procfs` 27 more), but it can be asked whether the list has changed (0.3 µs). So list, paths and
-//! labels are kept until it has, and a reading is one `statvfs` and one `stat` for each mount.
-//! The `procfs` crate is not used: it leaves the `\040` of a blank as it is, and refuses all lines for one.
+//! The list costs the kernel more than any other file here (21 µs for 20 lines, and `procfs` 27 µs more),
+//! but the kernel can be asked whether it has changed (0.3 µs). So list, paths, labels and device
+//! numbers are kept until it has, and a reading is one `statvfs` for each mount.
+//! The `procfs` crate is not used: it leaves the `\040` of a blank as it is, and one odd line makes it
+//! refuse all others.
 
 use std::{
     collections::HashMap,
@@ -75,6 +76,17 @@ struct Measured {
     path: Arc<Path>,
     remote: bool,
     label: Vec<u8>,
+    /// The device number, once it is known.
+    dev: Option<u64>,
+}
+
+impl Measured {
+    fn sizes(&self) -> Option<Sizes> {
+        match self.dev {
+            Some(dev) => Sizes::of_device(&self.path, dev),
+            None => Sizes::of(&self.path),
+        }
+    }
 }
 
 /// File systems of the running machine.
@@ -82,6 +94,7 @@ struct Measured {
 pub(super) struct Filesystems {
     list: Source,
     root: PathBuf,
+    by_label: PathBuf,
     mounts: Vec<Measured>,
     labels_as_of: Option<SystemTime>,
     pool: Pool,
@@ -96,6 +109,7 @@ impl Filesystems {
         Self {
             list: Source::new(list),
             root: root.to_owned(),
+            by_label: root.join("dev/disk/by-label"),
             mounts: Vec::new(),
             labels_as_of: None,
             pool: Pool::new(Sizes::of),
@@ -112,31 +126,41 @@ impl Filesystems {
         self.refresh(buffer)?;
         let remote = self.mounts.iter().filter(|mount| mount.remote).map(|mount| mount.path.clone());
         let answers = self.pool.ask(remote, PATIENCE);
-        for Measured { mount, path, remote, label } in &self.mounts {
-            let sizes = if *remote { answers.get(path).copied().flatten() } else { Sizes::of(path) };
+        for measured in &mut self.mounts {
+            let sizes = match measured.remote {
+                true => answers.get(&measured.path).copied().flatten(),
+                false => measured.sizes(),
+            };
             if let Some(sizes) = sizes {
-                draft.push_with_texts(&mount.point, &sizes.values(), &[&mount.device, &mount.kind, label]);
+                measured.dev = Some(sizes.dev());
+                let Mount { device, point, kind } = &measured.mount;
+                draft.push_with_texts(point, &sizes.values(), &[device, kind, &measured.label]);
             }
         }
         Ok(())
     }
 
     fn refresh(&mut self, buffer: &mut Vec<u8>) -> Result<(), StatsError> {
-        let by_label = self.root.join("dev/disk/by-label");
-        let labels_as_of = fs::metadata(&by_label).and_then(|directory| directory.modified()).ok();
+        let labels_as_of = fs::metadata(&self.by_label).and_then(|directory| directory.modified()).ok();
         let known = self.list.held().is_some_and(|list| !has_changed(list));
         if known && labels_as_of == self.labels_as_of {
             return Ok(());
         }
-        let text = self.list.read(buffer)?;
-        let labels = labels(&by_label);
+        let text = self.list.read(buffer)?.unwrap_or_default();
+        let remote_points: Vec<_> = parse(text)
+            .filter(|mount| is_one_of(&REMOTE, &mount.kind))
+            .map(|mount| path(&mount.point))
+            .collect();
+        let labels = labels(&self.by_label);
         self.labels_as_of = labels_as_of;
-        self.mounts = parse(text.unwrap_or_default())
+        self.mounts = parse(text)
             .filter(|mount| !is_one_of(&WITHOUT_STORAGE, &mount.kind))
             .map(|mount| Measured {
                 path: below(&self.root, &mount.point).into(),
-                remote: is_one_of(&REMOTE, &mount.kind),
+                // The way to a mount below a remote one leads through its server.
+                remote: remote_points.iter().any(|point| path(&mount.point).starts_with(point)),
                 label: label(&labels, &self.root, &mount.device),
+                dev: None,
                 mount,
             })
             .collect();
@@ -216,10 +240,13 @@ fn is_one_of(patterns: &[&str], kind: &[u8]) -> bool {
     })
 }
 
+fn path(bytes: &[u8]) -> PathBuf {
+    OsStr::from_bytes(bytes).into()
+}
+
 /// Where a path of the machine lies when its root is seen at `root`.
-fn below(root: &Path, path: &[u8]) -> PathBuf {
-    let path = Path::new(OsStr::from_bytes(path));
-    root.join(path.strip_prefix("/").unwrap_or(path))
+fn below(root: &Path, absolute: &[u8]) -> PathBuf {
+    root.join(path(absolute).strip_prefix("/").unwrap_or(Path::new("")))
 }
 
 /// The labels of devices, by the devices' real paths.
@@ -236,7 +263,7 @@ fn labels(by_label: &Path) -> HashMap<PathBuf, Vec<u8>> {
 }
 
 fn label(labels: &HashMap<PathBuf, Vec<u8>>, root: &Path, device: &[u8]) -> Vec<u8> {
-    if labels.is_empty() || !device.starts_with(b"/") {
+    if labels.is_empty() || !device.starts_with(b"/dev/") {
         return Vec::new();
     }
     let device = below(root, device).canonicalize().ok();
@@ -324,6 +351,17 @@ mod tests {
         let table = live(&mut Filesystems::new(&proc, &directory.path().join("root")));
         assert_eq!(table.keys.iter().collect::<Vec<_>>(), ["/data"], "what is not there has no row");
         assert_eq!(table.texts.iter().collect::<Vec<_>>(), ["/dev/sda1", "ext4", "my/disk"]);
+    }
+
+    #[test]
+    fn mount_below_a_remote_one_is_remote() {
+        let directory = Directory::new("remote");
+        let lines = ["nas:/ /home nfs4 rw", "tmpfs /home/ann/cache tmpfs rw", "/dev/sda1 /homes ext4 rw"];
+        directory.file("mounts", &lines.join(" 0 0\n"));
+        let mut filesystems = Filesystems::new(directory.path(), Path::new("/"));
+        filesystems.refresh(&mut Vec::new()).unwrap();
+        let remote: Vec<_> = filesystems.mounts.iter().map(|mount| mount.remote).collect();
+        assert_eq!(remote, [true, true, false]);
     }
 
     #[test]

@@ -2,15 +2,16 @@
 //! that is not as it should be is skipped, whatever is in it.
 //!
 //! Why not all by the `procfs` crate, which parses `loadavg` here: microseconds for one parse, best
-//! of 300 rounds (2 CPUs of 2.45 GHz, Linux 6.18; the kernel's own share of each reading beside it):
+//! of 500 rounds, the table made of it included on our side (2 CPUs of 2.45 GHz, Linux 6.18; the kernel's
+//! own share of each reading beside it):
 //!
 //! | file | procfs | here | kernel | and besides, procfs |
 //! |---|---|---|---|---|
-//! | stat | 1.1 | CPU_US | 7.5 | has no CPU numbers: wrong rows where a CPU is offline |
-//! | meminfo | 12.9 | MEMORY_US | 6.7 | drops lines it does not know, their order, and `kB` |
-//! | vmstat | 37.3 | VMSTAT_US | 20.9 | forgets the order |
-//! | net/dev | 1.9 | NETWORK_US | 6.8 | forgets the order, refuses `eth0:123` |
-//! | diskstats | 3.0 | DISK_US | 10.1 | refuses the file for one short line |
+//! | stat | 1.1 | 0.3 | 7.5 | has no CPU numbers: wrong rows where a CPU is offline |
+//! | meminfo | 12.9 | 1.4 | 6.7 | drops lines it does not know, their order, and `kB` |
+//! | vmstat | 37.3 | 3.4 | 20.9 | forgets the order |
+//! | net/dev | 1.9 | 0.7 | 6.8 | forgets the order, refuses `eth0:123` |
+//! | diskstats | 3.0 | 0.9 | 10.1 | refuses the file for one short line |
 //! | loadavg | 0.15 | – | 1.5 | |
 
 use procfs::{FromRead, LoadAverage};
@@ -63,40 +64,40 @@ pub(super) const NETWORK: [&str; 16] = [
 
 pub(super) const VMSTAT: [&str; 1] = ["value"];
 
-/// /proc/stat: its `cpu` lines, which come first; the long lines behind them are not looked at.
-/// Columns that an older kernel does not have are not-a-number.
+/// The row for all CPUs together.
+pub(super) const ALL_CPUS: &str = "total";
+
+/// The `cpu` lines of /proc/stat. Columns that an older kernel does not have are not-a-number.
 pub(super) fn cpu(text: &[u8], draft: &mut Draft) {
-    let mut seen = false;
-    for mut line in Lines(text) {
-        if !line.0.starts_with(b"cpu") {
-            if seen {
-                return;
+    let mut rest = Cursor(text);
+    loop {
+        match rest.word() {
+            // It follows the last CPU, is long, and nothing behind it is wanted.
+            Some(b"intr") => return,
+            Some(key @ [b'c', b'p', b'u', number @ ..]) if number.iter().all(u8::is_ascii_digit) => {
+                let mut values = [f64::NAN; CPU.len()];
+                if rest.numbers_into(&mut values).is_some_and(|count| count > 0) {
+                    draft.push(if number.is_empty() { ALL_CPUS.as_bytes() } else { key }, &values);
+                }
             }
-            continue;
+            _ => {}
         }
-        seen = true;
-        let Some(key) = line.word() else { continue };
-        let number = &key[3..];
-        if !number.iter().all(u8::is_ascii_digit) {
-            continue;
-        }
-        let mut values = [f64::NAN; CPU.len()];
-        if line.numbers_into(&mut values).is_some_and(|count| count > 0) {
-            draft.push(if number.is_empty() { b"total" } else { key }, &values);
+        if !rest.next_line() {
+            return;
         }
     }
 }
 
 /// /proc/meminfo.
 pub(super) fn memory(text: &[u8], draft: &mut Draft) {
-    for mut line in Lines(text) {
+    for_each_line(text, |line| {
         if let Some(key) = line.word().and_then(|word| word.strip_suffix(b":"))
-            && let Some(value) = line.word().and_then(number)
+            && let Some(value) = line.number()
         {
             let kilobytes = f64::from(u8::from(line.word() == Some(b"kB")));
             draft.push(key, &[value, kilobytes]);
         }
-    }
+    });
 }
 
 /// /proc/loadavg, and the number of CPUs that are online.
@@ -125,18 +126,9 @@ pub(super) fn count_cpus(list: &[u8]) -> Option<f64> {
     Some(count)
 }
 
-/// How many CPUs /proc/stat has lines for; none: it has none.
-pub(super) fn count_cpu_lines(text: &[u8]) -> Option<f64> {
-    let is_cpu = |line: &Line<'_>| {
-        line.0.strip_prefix(b"cpu").is_some_and(|n| n.first().is_some_and(u8::is_ascii_digit))
-    };
-    let count = Lines(text).filter(is_cpu).count();
-    (count > 0).then_some(count as f64)
-}
-
 /// /proc/diskstats. Lines of fewer than 14 fields (partitions on old kernels) have no row.
 pub(super) fn disk(text: &[u8], draft: &mut Draft) {
-    for mut line in Lines(text) {
+    for_each_line(text, |line| {
         let mut values = [f64::NAN; DISK.len()];
         let (device, counters) = values.split_at_mut(2);
         if line.numbers_into(device) == Some(2)
@@ -145,61 +137,83 @@ pub(super) fn disk(text: &[u8], draft: &mut Draft) {
         {
             draft.push(name, &values);
         }
-    }
+    });
 }
 
-/// /proc/net/dev. On old kernels no space follows the colon behind the name.
+/// /proc/net/dev. On old kernels the first number touches the colon behind the name.
 pub(super) fn network(text: &[u8], draft: &mut Draft) {
-    for line in Lines(text) {
-        let Some(colon) = line.0.iter().rposition(|byte| *byte == b':') else { continue };
-        let (name, counters) = line.0.split_at(colon);
+    for_each_line(text, |line| {
+        let Some(word) = line.word() else { return };
+        // The last colon: an alias has one in its name.
+        let Some(colon) = word.iter().rposition(|byte| *byte == b':') else { return };
         let mut values = [f64::NAN; NETWORK.len()];
-        if Line(&counters[1..]).numbers_into(&mut values) == Some(NETWORK.len()) {
-            draft.push(name.trim_ascii(), &values);
+        let known = match &word[colon + 1..] {
+            [] => 0,
+            first => match number(first) {
+                Some(first) => {
+                    values[0] = first;
+                    1
+                }
+                None => return,
+            },
+        };
+        if line.numbers_into(&mut values[known..]) == Some(NETWORK.len() - known) {
+            draft.push(&word[..colon], &values);
         }
-    }
+    });
 }
 
 /// /proc/vmstat.
 pub(super) fn vmstat(text: &[u8], draft: &mut Draft) {
-    for mut line in Lines(text) {
+    for_each_line(text, |line| {
         if let Some(key) = line.word()
-            && let Some(value) = line.word().and_then(number)
+            && let Some(value) = line.number()
         {
             draft.push(key, &[value]);
         }
-    }
+    });
 }
 
-/// What is left of a text, line by line.
-struct Lines<'a>(&'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = Line<'a>;
-
-    fn next(&mut self) -> Option<Line<'a>> {
-        if self.0.is_empty() {
-            return None;
+fn for_each_line<'a>(text: &'a [u8], mut then: impl FnMut(&mut Cursor<'a>)) {
+    let mut rest = Cursor(text);
+    loop {
+        then(&mut rest);
+        if !rest.next_line() {
+            return;
         }
-        let end = self.0.iter().position(|byte| *byte == b'\n').unwrap_or(self.0.len());
-        let (line, rest) = self.0.split_at(end);
-        self.0 = rest.get(1..).unwrap_or_default();
-        Some(Line(line))
     }
 }
 
-/// What is left of a line.
-struct Line<'a>(&'a [u8]);
+/// What is left of a text. Everything stays within the line it is in, and goes over it once.
+struct Cursor<'a>(&'a [u8]);
 
-impl<'a> Line<'a> {
-    /// The next word; none: the line is at its end.
+impl<'a> Cursor<'a> {
+    /// Leaves the line; false: it was the last.
+    fn next_line(&mut self) -> bool {
+        while let [byte, rest @ ..] = self.0 {
+            self.0 = rest;
+            if *byte == b'\n' {
+                break;
+            }
+        }
+        !self.0.is_empty()
+    }
+
+    /// The next word; none: the line is at its end. Whatever is no line's end and sorts before
+    /// the printable characters counts as a blank.
     fn word(&mut self) -> Option<&'a [u8]> {
-        let start = self.0.iter().position(|byte| !is_space(*byte))?;
-        let rest = &self.0[start..];
-        let end = rest.iter().position(|byte| is_space(*byte)).unwrap_or(rest.len());
-        let (word, rest) = rest.split_at(end);
+        while let [byte @ ..=b' ', rest @ ..] = self.0
+            && *byte != b'\n'
+        {
+            self.0 = rest;
+        }
+        let (word, rest) = self.0.split_at(word_length(self.0));
         self.0 = rest;
-        Some(word)
+        (!word.is_empty()).then_some(word)
+    }
+
+    fn number(&mut self) -> Option<f64> {
+        self.word().and_then(number)
     }
 
     /// Fills `values` from the next words and says how many there were; none: one was no number.
@@ -214,8 +228,23 @@ impl<'a> Line<'a> {
     }
 }
 
-fn is_space(byte: u8) -> bool {
-    byte == b' ' || byte == b'\t'
+/// How many bytes there are before the first blank or end of line. Eight at a time: names are long
+/// and never of one length, so going byte by byte would mispredict its end each time.
+fn word_length(text: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    let mut length = 0;
+    let (chunks, _) = text.as_chunks::<8>();
+    for chunk in chunks {
+        let chunk = u64::from_le_bytes(*chunk);
+        // The high bit of each byte that is less than `!`; above the first of them it may err.
+        let blanks = chunk.wrapping_sub(ONES * u64::from(b'!')) & !chunk & (ONES << 7);
+        if blanks != 0 {
+            return length + blanks.trailing_zeros() as usize / 8;
+        }
+        length += 8;
+    }
+    let rest = &text[length..];
+    length + rest.iter().position(|byte| *byte <= b' ').unwrap_or(rest.len())
 }
 
 /// A whole number of 64 bits, with or without a sign.

@@ -39,9 +39,14 @@ impl Sizes {
 
     /// Asks the kernel; none: it could not tell.
     pub(super) fn of(point: &Path) -> Option<Self> {
+        Self::of_device(point, rustix::fs::stat(point).ok()?.st_dev)
+    }
+
+    /// Likewise, where the device number is known already.
+    pub(super) fn of_device(point: &Path, dev: u64) -> Option<Self> {
         let sizes = rustix::fs::statvfs(point).ok()?;
         Some(Self {
-            dev: rustix::fs::stat(point).ok()?.st_dev,
+            dev,
             frsize: sizes.f_frsize,
             blocks: sizes.f_blocks,
             bfree: sizes.f_bfree,
@@ -50,6 +55,10 @@ impl Sizes {
             ffree: sizes.f_ffree,
             favail: sizes.f_favail,
         })
+    }
+
+    pub(super) fn dev(&self) -> u64 {
+        self.dev
     }
 
     /// In the order of [`Sizes::COLUMNS`].

@@ -87,33 +87,40 @@ impl Table {
 /// Texts that are being packed.
 #[derive(Debug, Default)]
 struct Texts {
-    text: String,
+    /// Not yet known to be UTF-8: mostly they turn out to be those of the table before.
+    bytes: Vec<u8>,
     ends: Vec<u32>,
 }
 
 impl Texts {
-    /// Bytes that are no UTF-8 become replacement characters.
-    fn push(&mut self, bytes: &[u8]) {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => self.text.push_str(text),
-            Err(_) => self.text.push_str(&String::from_utf8_lossy(bytes)),
-        }
-        // A source is at most 16 MiB and grows at most threefold here: the length fits.
-        self.ends.push(self.text.len() as u32);
+    fn push(&mut self, text: &[u8]) {
+        self.bytes.extend_from_slice(text);
+        // A source is at most 16 MiB: the length fits.
+        self.ends.push(self.bytes.len() as u32);
     }
 
     fn clear(&mut self) {
-        self.text.clear();
+        self.bytes.clear();
         self.ends.clear();
     }
 
+    /// Bytes that are no UTF-8 become replacement characters, text by text: a character begun in
+    /// one must not end in the next.
     fn pack(&self) -> Packed {
-        Packed { text: self.text.as_str().into(), ends: self.ends.as_slice().into() }
+        let mut text = String::with_capacity(self.bytes.len());
+        let mut start = 0;
+        let end_of = |end: &u32| {
+            text.push_str(&String::from_utf8_lossy(&self.bytes[start..*end as usize]));
+            start = *end as usize;
+            text.len() as u32
+        };
+        let ends = self.ends.iter().map(end_of).collect();
+        Packed { text: text.into(), ends }
     }
 
     fn pack_like(&self, last: Option<&Packed>) -> Packed {
         match last {
-            Some(last) if *last.ends == *self.ends && *last.text == *self.text => last.clone(),
+            Some(last) if *last.ends == *self.ends && *last.text.as_bytes() == *self.bytes => last.clone(),
             _ => self.pack(),
         }
     }
@@ -174,10 +181,14 @@ mod tests {
         let mut draft = Draft::default();
         draft.push_with_texts(b"a", &[1.0], &[b"x"]);
         draft.push_with_texts(b"", &[2.0], &[b""]);
-        draft.push_with_texts("ü".as_bytes(), &[3.0], &[b"y\xff"]);
+        draft.push_with_texts("ü".as_bytes(), &[3.0], &[b"y\xc3"]);
+        draft.push_with_texts(b"b", &[4.0], &[b"\xbc"]);
         let (table, cut) = draft.finish(&columns(), None);
-        assert_eq!(table.rows().collect::<Vec<_>>(), [("a", &[1.0][..]), ("", &[2.0]), ("ü", &[3.0])]);
-        assert_eq!(table.texts.iter().collect::<Vec<_>>(), ["x", "", "y\u{fffd}"]);
+        assert_eq!(
+            table.rows().collect::<Vec<_>>(),
+            [("a", &[1.0][..]), ("", &[2.0]), ("ü", &[3.0]), ("b", &[4.0])]
+        );
+        assert_eq!(table.texts.iter().collect::<Vec<_>>(), ["x", "", "y\u{fffd}", "\u{fffd}"]);
         assert_eq!(
             (table.columns.iter().next(), table.text_columns.iter().next()),
             (Some("value"), Some("type"))
