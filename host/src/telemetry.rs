@@ -437,6 +437,34 @@ mod tests {
     }
 
     #[test]
+    fn distinct_lines_fill_no_memory() {
+        let text = logged(Format::Text, 0, |handle, probe| {
+            for n in 0..3_000 {
+                info!("line {n}");
+            }
+            let kinds = || handle.0.output.lock().unwrap().repeats.kinds();
+            assert_eq!(kinds(), 1_000);
+            probe.seconds.store(60, Ordering::Relaxed);
+            handle.sum_up();
+            assert_eq!(kinds(), 0);
+        });
+        assert_eq!(text.lines().count(), 3_000, "none is lost");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_ends_the_minute() {
+        let text = logged(Format::Text, 0, |_, probe| {
+            probe.seconds.store(1_000, Ordering::Relaxed);
+            for _ in 0..7 {
+                warn!("cannot connect");
+            }
+            probe.seconds.store(900, Ordering::Relaxed);
+            warn!("cannot connect");
+        });
+        assert_eq!(text.lines().count(), 7, "{text}");
+    }
+
+    #[test]
     fn a_closed_stderr_stops_nobody() {
         struct Closed;
         impl Write for Closed {

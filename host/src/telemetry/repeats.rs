@@ -85,4 +85,10 @@ impl Repeats {
         self.began = None;
         std::mem::take(&mut self.kinds).into_values().filter_map(|kind| kind.sum).collect()
     }
+
+    /// How many kinds it tells apart now.
+    #[cfg(test)]
+    pub(super) fn kinds(&self) -> usize {
+        self.kinds.len()
+    }
 }
