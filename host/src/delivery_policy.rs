@@ -190,6 +190,11 @@ impl DeliveryPolicy {
         }
     }
 
+    /// What [`Next::Send`] gave out could not even be tried: it comes first again, as it was.
+    pub fn unsent(&mut self, outgoing: Outgoing) {
+        self.held.push_front(outgoing);
+    }
+
     /// The handler has answered. `sent` is what [`Next::Send`] gave out.
     pub fn answered(&mut self, sent: Outgoing, answer: Answer, now: Millis, rng: &mut impl Rng) -> Outcome {
         match answer {

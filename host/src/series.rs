@@ -500,4 +500,6 @@ fn number(
 }
 
 #[cfg(test)]
+mod model_test;
+#[cfg(test)]
 mod tests;

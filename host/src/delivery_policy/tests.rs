@@ -190,6 +190,16 @@ fn innocent_kill_counts_for_nothing() {
 }
 
 #[test]
+fn batch_that_was_not_tried_comes_first_again_as_it_was() {
+    let mut policy = loaded(2);
+    policy.load(Outgoing::new(samples(2..3), 0));
+    let outgoing = sent(&mut policy, 0);
+    policy.unsent(outgoing);
+    let again = sent(&mut policy, 0);
+    assert_eq!((values(&again.batch), again.attempt), (vec![0, 1], 1));
+}
+
+#[test]
 fn halt_holds_the_batch_until_resumed() {
     let mut policy = loaded(2);
     answer(&mut policy, Answer::Halt { reason: "401".to_owned() }, 7);

@@ -13,7 +13,7 @@ fn table_with(config: SeriesConfig) -> SeriesTable {
     SeriesTable::new(own, config, Arc::new(Routes::everything()))
 }
 
-fn table() -> SeriesTable {
+pub(super) fn table() -> SeriesTable {
     table_with(SeriesConfig::default())
 }
 
@@ -35,7 +35,7 @@ fn gauge(handle: u32, name: &str) -> SeriesDescription {
     }
 }
 
-fn counter(handle: u32, name: &str) -> SeriesDescription {
+pub(super) fn counter(handle: u32, name: &str) -> SeriesDescription {
     SeriesDescription { kind: RawKind::Counter, publish: Publish::Rate, ..gauge(handle, name) }
 }
 
@@ -74,7 +74,7 @@ fn event(element: Option<u32>) -> CollectedEvent {
 }
 
 /// A run that describes series and has these values.
-fn run(series: Vec<SeriesDescription>, values: &[(u32, f64)]) -> Collected {
+pub(super) fn run(series: Vec<SeriesDescription>, values: &[(u32, f64)]) -> Collected {
     let (handles, values) = values.iter().copied().unzip();
     Collected { series, handles, values, ..Collected::default() }
 }
@@ -85,7 +85,7 @@ fn names(names: impl IntoIterator<Item = String>) -> Collected {
 }
 
 /// What left the table, as `name value`, `element/name value` for others than the agent's.
-fn seen(applied: &Applied) -> Vec<String> {
+pub(super) fn seen(applied: &Applied) -> Vec<String> {
     let show = |sample: &Sample| match &*sample.series.element.id {
         "agent" => format!("{} {}", sample.series.name, sample.value),
         id => format!("{id}/{} {}", sample.series.name, sample.value),
@@ -241,7 +241,7 @@ fn operators_tags_come_with_every_series_and_win() {
     let tags = vec![tag("team", "infra")];
     let mut table = table_with(SeriesConfig { tags, ..SeriesConfig::default() });
     let own = vec![tag("team", "mine"), tag("disk", "sda")];
-    let sample = NamedSample { tags: own.clone(), ..named("m", 1.0) };
+    let sample = NamedSample { tags: own, ..named("m", 1.0) };
     let collected = || Collected { samples: vec![sample.clone()], ..Collected::default() };
     let first = table.apply(0, collected()).unwrap().batch.samples.remove(0);
     assert_eq!(*first.series.tags, [tag("team", "infra"), tag("disk", "sda")]);
