@@ -105,8 +105,7 @@ pub(super) fn load(text: &[u8], cpus: f64, draft: &mut Draft) {
     // The file has two decimals, which a single-precision number cannot keep apart from noise.
     let hundredths = |average: f32| (f64::from(average) * 100.0).round() / 100.0;
     if let Ok(load) = LoadAverage::from_read(text) {
-        let averages = [load.one, load.five, load.fifteen].map(hundredths);
-        let [one, five, fifteen] = averages;
+        let [one, five, fifteen] = [load.one, load.five, load.fifteen].map(hundredths);
         draft.push(b"load", &[one, five, fifteen, f64::from(load.cur), f64::from(load.max), cpus]);
     }
 }

@@ -214,7 +214,9 @@ mod tests {
 
         let answers = pool.ask(paths(&["/fine"]), LONG);
         assert_eq!(answers.len(), 1);
-        assert!(pool.ask(paths(&["/hung/a"]), Duration::from_millis(1)).is_empty());
+        while pool.stuck() == 0 {
+            assert!(pool.ask(paths(&["/hung/a"]), Duration::from_millis(1)).is_empty());
+        }
         let answers = pool.ask(paths(&["/hung/a", "/fine"]), LONG);
         assert_eq!(
             answers.keys().map(|path| &**path).collect::<Vec<_>>(),
