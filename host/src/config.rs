@@ -190,3 +190,6 @@ fn check_name(name: &str, table: &mut Reader<'_>) {
         table.fault_here(fault, Some("`plugin = \"…\"` says which program a table of another name runs"));
     }
 }
+
+#[cfg(test)]
+mod tests;

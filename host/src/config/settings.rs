@@ -213,18 +213,18 @@ fn typed(
         }
         None => {}
     }
-    let shown = || if is_secret { value.kind().to_owned() } else { value.to_string() };
-    let found = spec.kind.accept(value).ok_or_else(|| {
-        let fault = Fault::new(format!("setting `{key}` must be {}, not {}", spec.kind.wanted(), shown()));
-        match guess(&value.to_string().replace('"', "")) {
-            meant @ (GivenValue::Whole(_) | GivenValue::Boolean(_) | GivenValue::Number(_))
-                if !is_secret && *value != meant && spec.kind.accept(&meant).is_some() =>
-            {
-                fault.hint(format!("write it without quotes: `{key} = {meant}`"))
-            }
-            _ => fault,
-        }
-    })?;
+    let Some(found) = spec.kind.accept(value) else {
+        let shown = if is_secret { value.kind().to_owned() } else { format!("`{value}`") };
+        let fault = Fault::new(format!("setting `{key}` must be {}, not {shown}", spec.kind.wanted()));
+        let unquoted = match value {
+            GivenValue::Text(text) => Some(guess(text)),
+            _ => None,
+        };
+        return Err(match unquoted.filter(|meant| spec.kind.accept(meant).is_some()) {
+            Some(meant) => fault.hint(format!("write it without quotes: `{key} = {meant}`")),
+            None => fault,
+        });
+    };
     match &found {
         SettingValue::Text(text) if !spec.choices.is_empty() && !spec.choices.contains(text) => {
             let choices = spec.choices.join("`, `");
@@ -344,5 +344,212 @@ pub(super) fn given_value(node: &Node) -> Option<GivenValue> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::config::Config;
+
+    struct Vault;
+
+    impl SecretSource for Vault {
+        fn file(&self, path: &Path) -> io::Result<String> {
+            match path.to_str() {
+                Some("/run/key") => Ok("  from-file \nsecond line\n".to_owned()),
+                Some("/run/empty") => Ok("\n".to_owned()),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+
+        fn env(&self, name: &str) -> Option<String> {
+            (name == "KEY").then(|| "from-env".to_owned())
+        }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest::parse(
+            r#"
+            name = "graphite"
+            kind = "handler"
+            version = "0.1.0"
+            [settings.host]
+            type = "text"
+            required = true
+            example = "10.0.0.7"
+            [settings.port]
+            type = "whole"
+            default = 2003
+            [settings.proto]
+            type = "text"
+            default = "tcp"
+            choices = ["tcp", "udp"]
+            [settings.key]
+            type = "secret"
+            [settings.tls.verify]
+            type = "boolean"
+            [settings.ratio]
+            type = "number"
+            [settings.names]
+            type = "texts"
+            [settings.timeout]
+            type = "duration"
+            [settings.buffer]
+            type = "size"
+            "#,
+        )
+        .unwrap()
+    }
+
+    fn settings(toml: &str) -> Settings {
+        let file = PathBuf::from("/k.toml");
+        let mut config = Config::parse(&[(file, format!("[handlers.g]\n{toml}"))], &|_| None).unwrap();
+        config.handlers.swap_remove("g").unwrap().plugin.settings
+    }
+
+    fn resolved(toml: &str) -> Result<Vec<Setting>, String> {
+        let place = Place { file: Path::new("/k.toml").into(), line: 1, table: "handlers.g".to_owned() };
+        resolve(&manifest(), &settings(toml), &place, &Vault).map_err(|faults| faults.to_string())
+    }
+
+    fn values(settings: &[Setting]) -> Vec<(&str, SettingValue)> {
+        settings.iter().map(|setting| (setting.key.as_str(), setting.value.clone())).collect()
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_types_are_the_manifests() {
+        let text = |text: &str| SettingValue::Text(text.to_owned());
+        assert_eq!(
+            values(&resolved("settings = { host = \"h\" }").unwrap()),
+            [("host", text("h")), ("port", SettingValue::Whole(2003)), ("proto", text("tcp"))]
+        );
+        let all = "settings = { host = 'h', port = 1, proto = 'udp', tls = { verify = false }, ratio = 2, \
+                   names = ['a', 'b'], timeout = '1m 30s', buffer = '64KiB' }";
+        assert_eq!(
+            values(&resolved(all).unwrap())[3..],
+            [
+                ("tls.verify", SettingValue::Boolean(false)),
+                ("ratio", SettingValue::Number(2.0)),
+                ("names", SettingValue::Texts(vec!["a".to_owned(), "b".to_owned()])),
+                ("timeout", text("1m 30s")),
+                ("buffer", text("64KiB")),
+            ]
+        );
+    }
+
+    #[test]
+    fn secrets_come_literally_from_files_or_variables_and_are_marked() {
+        for (source, value) in [
+            ("'literal'", "literal"),
+            ("{ file = '/run/key' }", "from-file"),
+            ("{ env = 'KEY' }", "from-env"),
+        ] {
+            let settings = resolved(&format!("settings = {{ host = 'h', key = {source} }}")).unwrap();
+            let key = settings.iter().find(|setting| setting.key == "key").unwrap();
+            assert_eq!((&key.value, key.secret), (&SettingValue::Text(value.to_owned()), true));
+            assert!(!format!("{settings:?}").contains(value));
+        }
+        assert!(!resolved("settings.host = 'h'").unwrap()[0].secret);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_no_secret_is_shown() {
+        for (toml, fault) in [
+            (
+                "",
+                "handler `graphite` needs the setting `host`\n  /k.toml:1  [handlers.g]\n  hint: add to its settings: `host = \"10.0.0.7\"`",
+            ),
+            (
+                "[handlers.g.settings]\nhost = 'h'\nprot = 'udp'",
+                "handler `graphite` has no setting `prot`\n  /k.toml:4  [handlers.g.settings]\n  hint: did you mean `port`?",
+            ),
+            ("settings = { host = 5 }", "setting `host` must be a text, not `5`\n  /k.toml:2"),
+            (
+                "settings = { host = 'h', port = '1' }",
+                "setting `port` must be a whole number, not `\"1\"`\n  /k.toml:2  [handlers.g.settings]\n  hint: write it without quotes: `port = 1`",
+            ),
+            (
+                "settings = { host = 'h', proto = 'tpc' }",
+                "setting `proto` must be one of `tcp`, `udp`, not `tpc`\n  /k.toml:2  [handlers.g.settings]\n  hint: did you mean `tcp`?",
+            ),
+            (
+                "settings = { host = 'h', timeout = '5 parsecs' }",
+                "must be a duration such as `\"30s\"`, not `\"5 parsecs\"`",
+            ),
+            ("settings = { host = 'h', buffer = 'x' }", "must be a size such as"),
+            ("settings = { host = { env = 'KEY' } }", "setting `host` is no secret"),
+            (
+                "settings = { host = 'h', key = ['hidden'] }",
+                "setting `key` must be a text, `{ file = \"…\" }` or `{ env = \"…\" }`, not a list",
+            ),
+            ("settings = { host = 'h', key = ' ' }", "setting `key` is an empty secret"),
+            (
+                "settings = { host = 'h', key = { file = '/run/empty' } }",
+                "setting `key`: the file `/run/empty` is empty",
+            ),
+            (
+                "settings = { host = 'h', key = { file = '/run/none' } }",
+                "setting `key`: cannot read the file `/run/none`: ",
+            ),
+            (
+                "settings = { host = 'h', key = { env = 'NONE' } }",
+                "setting `key`: the environment variable `NONE` is not set",
+            ),
+        ] {
+            let faults = resolved(toml).unwrap_err();
+            assert!(faults.contains(fault), "{toml}: {faults}");
+            assert!(!faults.contains("hidden"), "{faults}");
+        }
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let faults = resolved("settings = { port = true, colour = 'red' }").unwrap_err();
+        assert_eq!(faults.matches("error:").count(), 3, "{faults}");
+    }
+
+    #[test]
+    fn a_flag_is_read_as_the_settings_type_asks() {
+        let value = |text: &str| flag(&manifest(), text).unwrap().1.value;
+        assert_eq!(value("port=9"), GivenValue::Whole(9));
+        assert_eq!(value("host=9"), GivenValue::Text("9".to_owned()));
+        assert_eq!(value("tls.verify=true"), GivenValue::Boolean(true));
+        assert_eq!(value("ratio=0.5"), GivenValue::Number(0.5));
+        assert_eq!(value("names=a, b,"), GivenValue::Texts(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(value("key=a=b"), GivenValue::Text("a=b".to_owned()));
+        assert_eq!(value("port=nine"), GivenValue::Text("nine".to_owned()));
+        assert!(flag(&manifest(), "port").is_err());
+
+        let mut given = settings("settings.host = 'h'");
+        given.extend([flag(&manifest(), "port=nine").unwrap()]);
+        let place = Place::file(Path::new("k.toml"));
+        let faults = resolve(&manifest(), &given, &place, &Vault).unwrap_err().to_string();
+        assert!(faults.contains("not `\"nine\"`\n  --set port"), "{faults}");
+    }
+
+    #[test]
+    fn a_plugin_without_a_manifest_gets_what_was_given() {
+        let bare = Manifest::bare("x", crate::config::manifest::PluginKind::Handler);
+        let mut given = settings("settings = { a = 1, key = { env = 'KEY' } }");
+        for text in ["b=true", "c=1.5", "d=x,y", "e=inf"] {
+            given.extend([flag(&bare, text).unwrap()]);
+        }
+        let settings = resolve(&bare, &given, &Place::file(Path::new("k.toml")), &Vault).unwrap();
+        let text = |text: &str| SettingValue::Text(text.to_owned());
+        assert_eq!(
+            values(&settings),
+            [
+                ("a", SettingValue::Whole(1)),
+                ("key", text("from-env")),
+                ("b", SettingValue::Boolean(true)),
+                ("c", SettingValue::Number(1.5)),
+                ("d", text("x,y")),
+                ("e", text("inf")),
+            ]
+        );
+        assert!(settings[1].secret && !settings[0].secret);
     }
 }
