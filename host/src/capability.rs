@@ -175,6 +175,11 @@ impl GrantConfig {
         Ok(())
     }
 
+    /// Whether nothing is granted.
+    pub fn is_empty(&self) -> bool {
+        self.0.values().all(Vec::is_empty)
+    }
+
     /// What is granted of one capability.
     pub fn targets(&self, capability: Capability) -> &[Target] {
         self.0.get(&capability).map_or(&[], Vec::as_slice)
@@ -182,15 +187,10 @@ impl GrantConfig {
 
     /// Two different sockets under one name, if there are such.
     pub fn clash(&self) -> Option<(&Target, &Target)> {
-        let sockets = self.targets(Capability::Http);
-        let name = |target: &Target| match target {
-            Target::Socket { name, .. } => Some(name.clone()),
-            _ => None,
-        };
-        sockets.iter().enumerate().find_map(|(i, first)| {
-            let own = name(first)?;
-            let second = sockets[i + 1..].iter().find(|second| name(second).as_ref() == Some(&own))?;
-            Some((first, second))
+        let targets = self.targets(Capability::Http);
+        targets.iter().enumerate().find_map(|(index, first)| {
+            let name = first.socket()?;
+            Some((first, targets[index + 1..].iter().find(|second| second.socket() == Some(name))?))
         })
     }
 }
@@ -198,6 +198,9 @@ impl GrantConfig {
 impl fmt::Display for GrantConfig {
     /// The line of TOML that grants it: `grant = { tcp = ["10.0.0.7:2003"] }`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("grant = {}");
+        }
         f.write_str("grant = {")?;
         for (index, (capability, targets)) in self.0.iter().enumerate() {
             f.write_str(if index > 0 { ", " } else { " " })?;

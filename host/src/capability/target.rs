@@ -89,6 +89,14 @@ impl Target {
         }
     }
 
+    /// The name of a socket.
+    pub(super) fn socket(&self) -> Option<&str> {
+        match self {
+            Self::Socket { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     /// What both sides name: of two paths the narrower, if one holds the other; otherwise the
     /// target itself if it is the same. The operator's name for a socket counts.
     pub(super) fn meet(&self, granted: &Self) -> Option<Self> {

@@ -99,6 +99,14 @@ impl Faults {
         if faults.is_empty() { Ok(value) } else { Err(Self(faults)) }
     }
 
+    /// The same, said of `place` where a fault has none of its own.
+    pub fn at(mut self, place: &Place) -> Self {
+        for fault in self.0.iter_mut().filter(|fault| fault.place.is_none()) {
+            fault.place = Some(place.clone());
+        }
+        self
+    }
+
     pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
         self.0.iter()
     }

@@ -120,7 +120,8 @@ impl Manifest {
     }
 
     /// What is asked under these resolved settings. An entry with a placeholder that has no value
-    /// asks nothing; one that is a list asks for each item.
+    /// asks nothing; one that is a list asks for each item. Faults have no place yet: they lie in the
+    /// settings (see [`Faults::at`]).
     pub fn asks(&self, settings: &[Setting]) -> Result<Vec<Ask>, Faults> {
         let value =
             |key: &str| settings.iter().find(|setting| setting.key == key).map(|setting| &setting.value);
@@ -330,7 +331,7 @@ bytes = "64KiB"
             ),
             ("[capabilities.read]\nreason = \"r\"", "`[capabilities.read]` asks nothing"),
             ("[capabilities.state]", "`[capabilities.state]` gives no `reason`"),
-            ("[capabilities.state]\nreason = \"r\"\nask = [\"x\"]", "unknown key `ask`"),
+            ("[capabilities.state]\nreason = \"r\"\nask = [\"x\"]", "`ask` must be `true` or `false`"),
             (
                 "[capabilities.tcp]\nask = [\"{hots}:1\"]\nreason = \"r\"\n[settings.host]\ntype = \"text\"",
                 "`{hots}` in `ask` is no setting\n  plugin.toml:5  [capabilities.tcp]\n  hint: did you mean `host`?",

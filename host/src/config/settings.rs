@@ -315,6 +315,9 @@ fn flatten(prefix: &str, table: &mut Reader<'_>, settings: &mut Settings) {
     for (name, node) in table.rest() {
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         if let Some(value) = given_value(&node) {
+            if settings.contains_key(&key) {
+                table.report(Fault::new(format!("setting `{key}` stands twice")).at(&node.place));
+            }
             settings.insert(key, Given { value, place: node.place });
         } else if matches!(node.value, Value::Table(_)) {
             table.within(&key, node, |inner| flatten(&key, inner, settings));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::manifest::PluginKind;
 use super::*;
 use crate::capability::Capability;
 
@@ -231,6 +232,36 @@ fn each_bad_value_says_what_it_should_be() {
     ] {
         assert_eq!(faults(text)[0], fault);
     }
+}
+
+#[test]
+fn a_setting_that_stands_twice_under_two_spellings_is_a_fault() {
+    let found = faults("[collectors.x.settings]\na.b = 1\n\"a.b\" = 2\n");
+    assert_eq!(found, ["3 [collectors.x.settings] setting `a.b` stands twice"]);
+}
+
+#[test]
+fn defaults_are_granted_to_collectors_only_and_the_rest_by_name() {
+    let config = parse("[collectors.disk]\n\n[handlers.graphite]\nsettings = { host = \"h\" }\n").unwrap();
+    let ask = |capability, text: &str| crate::capability::Ask {
+        capability,
+        targets: vec![crate::capability::Target::parse(capability, text).unwrap()],
+        previous: Vec::new(),
+        reason: "to work".to_owned(),
+    };
+    let disk = &config.collectors["disk"].plugin;
+    let graphite = &config.handlers["graphite"].plugin;
+    let stats = [ask(Capability::HostStats, "disk")];
+    assert!(disk.grants(PluginKind::Collector, "disk", &stats, &config.agent).unwrap().host_stats("disk"));
+    assert!(graphite.grants(PluginKind::Handler, "graphite", &stats, &config.agent).is_err());
+    let fault =
+        graphite.grants(PluginKind::Handler, "graphite", &[ask(Capability::Tcp, "h:2003")], &config.agent);
+    assert_eq!(
+        fault.unwrap_err().to_string(),
+        "error: handler `graphite` asks to connect to `h:2003` (to work), which the config does not grant\n  \
+         /etc/k/main.toml:3  [handlers.graphite]\n  \
+         hint: add `grant = { tcp = [\"h:2003\"] }`"
+    );
 }
 
 #[test]

@@ -66,6 +66,9 @@ impl AskTemplate {
         };
         let has_targets = !matches!(capability, Capability::State | Capability::Stdout);
         let ask: Vec<String> = if has_targets { table.take("ask").unwrap_or_default() } else { Vec::new() };
+        if !has_targets && table.take("ask") == Some(false) {
+            table.fault("ask", "`ask = false` asks nothing: leave the table out", None);
+        }
         if has_targets && ask.is_empty() {
             table.fault(
                 "ask",
