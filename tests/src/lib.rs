@@ -1,1 +1,54 @@
+//! The harness of the end-to-end tests in `e2e/`, which see only what an operator sees.
+//!
+//! ```text
+//! e2e/*.rs ──config──▶ Agent (kimberlite run) ──▶ LineSink, HttpSink
+//!     ▲                  │ log, admin socket
+//!     └──── wait ────────┘
+//! ```
+//!
+//! Whatever fails here fails the test, with all that is known. Nothing sleeps for a fixed time: what is
+//! awaited is asked for again and again, until it is there or a generous deadline has passed.
 
+#![expect(clippy::unwrap_used, reason = "a harness: what fails, fails the test")]
+
+mod agent;
+mod components;
+mod dir;
+mod http_sink;
+mod line_sink;
+mod verb;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use agent::{Agent, Ended, Plugin};
+pub use components::{HOSTILE_COLLECTOR, HOSTILE_HANDLER, grows_tables, python};
+pub use dir::TempDir;
+pub use http_sink::{HttpSink, Reply, Request};
+pub use line_sink::LineSink;
+pub use verb::{Output, verb, verb_with_input};
+
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Asks until there is an answer. `context` is what is shown if there never is one.
+pub fn wait<T>(what: &str, context: impl Fn() -> String, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "never came true: {what}\n{}", context());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A folder of `tests/fixtures`.
+pub fn fixture(name: &str) -> String {
+    format!("{}/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The environment variable that makes tests rewrite what they compare with.
+pub fn updates_golden_files() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
