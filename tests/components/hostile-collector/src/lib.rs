@@ -1,7 +1,8 @@
 //! A collector that misbehaves as its settings say, against `wit/` alone.
 //!
-//! Every run that ends well brings `hostile.calls` (runs of this instance), `hostile.clock` (a counter
-//! that rises by 1 a second whatever happens to instances) and what the mode found out.
+//! Every run that ends well brings `PREFIX.calls` (runs of this instance) and `PREFIX.clock` (a counter
+//! that rises by 1 a second whatever happens to instances). The log says how each misdeed went:
+//! `did read /etc/passwd`, or `cannot read /etc/passwd: …`.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -27,6 +28,7 @@ struct Hostile;
 #[derive(Default)]
 struct Instance {
     mode: String,
+    prefix: String,
     after: u64,
     amount: usize,
     target: String,
@@ -50,6 +52,7 @@ impl Guest for Hostile {
             for Setting { key, value } in settings {
                 match (key.as_str(), value) {
                     ("mode", SettingValue::Text(mode)) => instance.mode = mode,
+                    ("prefix", SettingValue::Text(prefix)) => instance.prefix = prefix,
                     ("after", SettingValue::Whole(after)) => instance.after = after as u64,
                     ("amount", SettingValue::Whole(amount)) => instance.amount = amount as usize,
                     ("target", SettingValue::Text(target)) => instance.target = target,
@@ -90,8 +93,8 @@ impl Instance {
     fn good_batch(&self, tick: &Tick) -> Batch {
         let mut batch = empty();
         if self.known == 0 {
-            batch.series.push(series(0, "hostile.calls", Kind::Gauge));
-            batch.series.push(series(1, "hostile.clock", Kind::Counter));
+            batch.series.push(series(0, &format!("{}.calls", self.prefix), Kind::Gauge));
+            batch.series.push(series(1, &format!("{}.clock", self.prefix), Kind::Counter));
         }
         batch.handles = vec![0, 1];
         batch.values = vec![self.calls as f64, tick.due as f64 / 1000.0];
@@ -225,14 +228,9 @@ impl Instance {
             }
             _ => Ok(()),
         };
-        if let Err(why) = &found {
-            log(Severity::Warn, &format!("{} {}: {why}", self.mode, self.target));
-        }
-        let handle = self.known + batch.series.len() as u32;
-        if self.calls == self.after + 1 {
-            batch.series.push(series(handle, "hostile.succeeded", Kind::Gauge));
-            batch.handles.push(handle);
-            batch.values.push(if found.is_ok() { 1.0 } else { 0.0 });
+        match found {
+            Ok(()) => log(Severity::Info, &format!("did {} {}", self.mode, self.target)),
+            Err(why) => log(Severity::Warn, &format!("cannot {} {}: {why}", self.mode, self.target)),
         }
         Ok(())
     }
