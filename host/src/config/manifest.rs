@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, Faults};
 use super::name_fault;
@@ -41,9 +42,11 @@ pub struct Manifest {
 }
 
 /// What a plugin is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PluginKind {
     /// It measures.
+    #[default]
     Collector,
     /// It delivers.
     Handler,
@@ -60,7 +63,7 @@ impl PluginKind {
 
 impl fmt::Display for PluginKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 

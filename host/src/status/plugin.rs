@@ -1,37 +1,19 @@
 //! The figures of one plugin: plain data, which travels as JSON to `kimberlite list`.
 //!
-//! Uses: `sample`.
+//! Uses: `sample`, `config` for a plugin's kind.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::config::manifest::PluginKind;
 use crate::sample::Millis;
 
 /// Upper bounds of the buckets of [`Histogram`], in seconds; one more bucket has no bound.
 pub const BUCKETS: [f64; 12] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
-
-/// What a plugin is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PluginKind {
-    #[default]
-    Collector,
-    Handler,
-}
-
-impl fmt::Display for PluginKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Collector => "collector",
-            Self::Handler => "handler",
-        })
-    }
-}
 
 /// How often something was, by reason or by limit. The names are the host's own, so they are few.
 pub type Counts = BTreeMap<Cow<'static, str>, u64>;

@@ -1,0 +1,108 @@
+//! `kimberlite list`: every plugin of the running agent, or what would be loaded.
+
+use super::table::{size, table};
+use super::{Ended, Session, data_dir, print};
+use crate::admin::{Client, ClientError};
+use crate::config::Config;
+use crate::config::manifest::PluginKind;
+use crate::config::{PluginConfig, PluginSource};
+use crate::status::{PluginStatus, Snapshot};
+
+pub(super) fn list(session: &Session) -> Result<(), Ended> {
+    let config = session.config()?;
+    let snapshot = match Client::connect(&data_dir(&config)?).and_then(|agent| agent.plugins()) {
+        Ok(snapshot) => snapshot,
+        Err(ClientError::NotRunning(_)) => would_be_loaded(&config),
+        Err(error) => return Err(error.into()),
+    };
+    if session.is_json() {
+        let json = serde_json::to_string(&snapshot).map_err(|error| Ended::Software(error.to_string()))?;
+        print(&format!("{json}\n"));
+        return Ok(());
+    }
+    print(&as_text(&snapshot));
+    Ok(())
+}
+
+fn as_text(snapshot: &Snapshot) -> String {
+    let mut out = if snapshot.agent.pid > 0 {
+        let agent = &snapshot.agent;
+        format!("kimberlite {} on {}, process {}, {} resident\n\n", agent.version, agent.name, agent.pid, size(agent.rss))
+    } else {
+        "no agent runs; with this config it would load:\n\n".to_owned()
+    };
+    let rows: Vec<Vec<String>> = snapshot.plugins.iter().map(row).collect();
+    out += &table(
+        &["NAME", "KIND", "STATE", "VERSION", "ORIGIN", "MEMORY", "PEAK", "LIMIT", "LAST RUN", "SAMPLES", "FAILURES", "KILLS"],
+        &rows,
+    );
+    for plugin in &snapshot.plugins {
+        if !plugin.waits_for.is_empty() {
+            out += &format!("\n{} waits for:\n{}\n", plugin.name, indented(&plugin.waits_for));
+        }
+        if let Some(halted) = plugin.delivery.as_ref().and_then(|delivery| delivery.halted.as_ref()) {
+            out += &format!("\n{} is halted: {halted}\n", plugin.name);
+        }
+        if let Some(failure) = &plugin.last_failure {
+            out += &format!("\n{} last failed {}: {}: {}\n", plugin.name, time(failure.at), failure.reason, failure.text);
+        }
+    }
+    out
+}
+
+fn row(plugin: &PluginStatus) -> Vec<String> {
+    let kills: Vec<String> = plugin.kills.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let recycled = (plugin.recycles > 0).then(|| format!("recycled {}", plugin.recycles));
+    vec![
+        plugin.name.clone(),
+        plugin.kind.to_string(),
+        plugin.state.to_string(),
+        plugin.version.clone(),
+        match plugin.sha256.get(..8) {
+            Some(hash) => format!("{} {hash}", plugin.origin),
+            None => plugin.origin.clone(),
+        },
+        size(plugin.memory_now),
+        size(plugin.memory_peak),
+        size(plugin.memory_limit),
+        plugin.last_run.map_or_else(|| "-".to_owned(), time),
+        match &plugin.delivery {
+            Some(delivery) => format!("{} of {}", delivery.delivered, plugin.samples_total),
+            None => plugin.samples_total.to_string(),
+        },
+        plugin.failures.to_string(),
+        match kills.into_iter().chain(recycled).collect::<Vec<_>>() {
+            none if none.is_empty() => "-".to_owned(),
+            some => some.join(", "),
+        },
+    ]
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// `2026-11-22T22:08:00Z`
+fn time(millis: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis);
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// The config's tables, without anything that only running shows.
+fn would_be_loaded(config: &Config) -> Snapshot {
+    let planned = |name: &String, kind: PluginKind, table: &PluginConfig| PluginStatus {
+        name: name.clone(),
+        kind,
+        state: if table.enabled { "would run".into() } else { "disabled".into() },
+        origin: match &table.source {
+            PluginSource::File(path) => path.display().to_string(),
+            PluginSource::Named(name) if crate::bundled::find(name).is_some() => "bundled".to_owned(),
+            PluginSource::Named(name) => name.clone(),
+        },
+        memory_limit: table.limits.memory as u64,
+        ..PluginStatus::default()
+    };
+    let collectors = config.collectors.iter().map(|(name, table)| planned(name, PluginKind::Collector, &table.plugin));
+    let handlers = config.handlers.iter().map(|(name, table)| planned(name, PluginKind::Handler, &table.plugin));
+    Snapshot { plugins: collectors.chain(handlers).collect(), ..Snapshot::default() }
+}

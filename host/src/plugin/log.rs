@@ -1,0 +1,110 @@
+//! What a guest says: bounded per call, at the plugin's own level, under the plugin's name.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing::Level;
+
+use super::failure::bounded;
+
+/// The longest line that is kept.
+const LONGEST: usize = 4096;
+
+/// The log of one plugin. Lines beyond the limit of a call are counted, not written.
+#[derive(Debug)]
+pub struct GuestLog {
+    plugin: String,
+    level: Level,
+    lines_per_call: u32,
+    call: Mutex<Call>,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Call {
+    lines: u32,
+    dropped: u64,
+    /// The last line of severity error: the reason that a trap's text shows.
+    last_words: Option<String>,
+}
+
+impl GuestLog {
+    pub fn new(plugin: &str, level: Level, lines_per_call: u32) -> Self {
+        Self {
+            plugin: plugin.to_owned(),
+            level,
+            lines_per_call,
+            call: Mutex::default(),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Lines of this plugin that were dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn enabled(&self, level: Level) -> bool {
+        level <= self.level
+    }
+
+    pub(super) fn begin_call(&self) {
+        if let Ok(mut call) = self.call.lock() {
+            *call = Call::default();
+        }
+    }
+
+    /// Gives the guest's last words and says how many lines were too many.
+    pub(super) fn end_call(&self) -> Option<String> {
+        let mut call = self.call.lock().ok()?;
+        if call.dropped > 0 {
+            self.dropped.fetch_add(call.dropped, Ordering::Relaxed);
+            tracing::warn!(
+                plugin = self.plugin,
+                dropped = call.dropped,
+                limit = self.lines_per_call,
+                "plugin wrote more lines than limits.log_lines allows in one call"
+            );
+            call.dropped = 0;
+        }
+        call.last_words.take()
+    }
+
+    pub(super) fn line(&self, level: Level, message: &str) {
+        if !self.enabled(level) {
+            return;
+        }
+        let message = &message[..message.floor_char_boundary(LONGEST)];
+        let Ok(mut call) = self.call.lock() else { return };
+        if level == Level::ERROR {
+            call.last_words = Some(bounded(message, 500));
+        }
+        if call.lines >= self.lines_per_call {
+            call.dropped += 1;
+            return;
+        }
+        call.lines += 1;
+        drop(call);
+        let plugin = self.plugin.as_str();
+        match level {
+            Level::ERROR => tracing::error!(plugin, "{message}"),
+            Level::WARN => tracing::warn!(plugin, "{message}"),
+            Level::INFO => tracing::info!(plugin, "{message}"),
+            Level::DEBUG => tracing::debug!(plugin, "{message}"),
+            Level::TRACE => tracing::trace!(plugin, "{message}"),
+        }
+    }
+
+    /// A line of standard output or error. What a runtime prints there before it gives up is
+    /// often the only hint, so it counts as last words.
+    pub(super) fn output_line(&self, line: &str) {
+        let line = line.trim_end();
+        if line.is_empty() {
+            return;
+        }
+        self.line(Level::INFO, line);
+        if let Ok(mut call) = self.call.lock() {
+            call.last_words = Some(bounded(line, 500));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the agent does for itself, now and then: reports its own figures as samples, and lets the
+//! log sum up what it left out.
+//!
+//! Uses: `series`, `router`, `status`, `telemetry`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::clock::Clock;
+use crate::collected::Collected;
+use crate::router::Router;
+use crate::series::SeriesTable;
+use crate::status::{AgentStatus, figures};
+use crate::telemetry;
+
+/// Without figures to report there is still the log.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// The agent's own chores.
+#[derive(Debug)]
+pub struct Upkeep {
+    /// None: no figures are reported.
+    interval: Option<Duration>,
+    /// On the agent's clock.
+    next: Duration,
+    series: SeriesTable,
+    status: AgentStatus,
+    router: Arc<Router>,
+    clock: Arc<dyn Clock>,
+    log: telemetry::Handle,
+}
+
+impl Upkeep {
+    /// The first report is due after one interval: at the start there is nothing to report.
+    pub fn new(
+        interval: Option<Duration>,
+        series: SeriesTable,
+        status: AgentStatus,
+        router: Arc<Router>,
+        clock: Arc<dyn Clock>,
+        log: telemetry::Handle,
+    ) -> Self {
+        let next = clock.monotonic() + interval.unwrap_or(SELDOM);
+        Self { interval, next, series, status, router, clock, log }
+    }
+
+    /// Until there is something to do. May be given up and begun again.
+    pub async fn wait(&self) {
+        self.clock.sleep_until(self.next).await;
+    }
+
+    pub fn work(&mut self) {
+        self.next = self.clock.monotonic() + self.interval.unwrap_or(SELDOM);
+        self.log.sum_up();
+        let Some(interval) = self.interval else { return };
+        let now = self.clock.wall_ms();
+        // These samples name their series each time, so nobody has to hear of handles.
+        self.series.expire(now, interval);
+        let collected = Collected { samples: figures::self_samples(&self.status), ..Collected::default() };
+        match self.series.apply(now, collected) {
+            Ok(applied) => self.router.route(applied.batch, now),
+            Err(flood) => warn!(%flood, "the agent's own figures are too many to send"),
+        }
+        self.router.slot_end();
+    }
+}
