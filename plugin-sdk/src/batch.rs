@@ -461,3 +461,77 @@ impl<'a> CheckView<'a> {
         self.raw.timestamp.unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Check, Element, Event, Series, testing};
+    use std::time::Duration;
+
+    fn mixed() -> Batch {
+        let web = Element::new("c1").name("web").location("hel1").attribute("cpus", 2).relation("host");
+        let tagged = Series::counter("net.bytes").unit("byte").tag("if", "eth0").tag("dir", "rx");
+        testing::batch()
+            .at(1000)
+            .gauge("load", 0.5)
+            .of(&web)
+            .sample(&tagged, 10)
+            .gauge("load", 0.75)
+            .at(2000)
+            .sample(&tagged, 20)
+            .summary(
+                &Series::gauge("wait").unit("ms"),
+                Summary { avg: Some(1.5), cnt: Some(3), ..Summary::default() },
+            )
+            .event(Event::new("INFO", "restarted"))
+            .check(Check::new("alive", Status::Ok, Duration::from_secs(60)))
+            .build()
+    }
+
+    #[test]
+    fn samples_know_their_series_and_elements() {
+        let batch = mixed();
+        let seen: Vec<_> =
+            batch.samples().map(|s| (s.item(), s.series_index(), s.timestamp(), s.to_string())).collect();
+        assert_eq!(
+            seen,
+            [
+                (0, 0, 1000, "test load 0.5".to_owned()),
+                (1, 1, 1000, "web net.bytes 10 byte".to_owned()),
+                (2, 2, 1000, "web load 0.75".to_owned()),
+                (3, 1, 2000, "web net.bytes 20 byte".to_owned()),
+                (4, 3, 2000, "web wait avg=1.5 cnt=3 ms".to_owned()),
+            ]
+        );
+        assert_eq!(
+            batch.series().map(|series| series.name()).collect::<Vec<_>>(),
+            ["load", "net.bytes", "load", "wait"]
+        );
+    }
+
+    #[test]
+    fn tags_belong_to_their_series_only() {
+        let batch = mixed();
+        let tags: Vec<Vec<_>> = batch.series().map(|series| series.tags().collect()).collect();
+        assert_eq!(tags, [vec![], vec![("if", "eth0"), ("dir", "rx")], vec![], vec![]]);
+    }
+
+    #[test]
+    fn items_are_numbered_through() {
+        let batch = mixed();
+        assert_eq!((batch.len(), batch.sample_count(), batch.attempt()), (7, 5, 1));
+        assert_eq!(batch.events().map(|event| event.item()).collect::<Vec<_>>(), [5]);
+        assert_eq!(batch.checks().map(|check| check.item()).collect::<Vec<_>>(), [6]);
+        assert_eq!(batch.events().next().unwrap().element().name(), "web");
+    }
+
+    #[test]
+    fn element_shows_its_facts_and_defaults() {
+        let batch = mixed();
+        let [own, web]: [ElementView<'_>; 2] = batch.elements().collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!((own.id(), own.kind(), own.location()), ("test", "SERVER", None));
+        assert_eq!((web.id(), web.name(), web.location()), ("c1", "web", Some("hel1")));
+        assert_eq!(web.attributes().collect::<Vec<_>>(), [("cpus", AttributeView::Number(2.0))]);
+        assert_eq!(web.relations().collect::<Vec<_>>(), ["host"]);
+    }
+}

@@ -64,11 +64,6 @@ impl<T: Collector> Instance<T> {
             }
         }
     }
-
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn collector(&mut self) -> &mut T {
-        &mut self.collector
-    }
 }
 
 impl From<Error> for wit::CollectError {

@@ -26,10 +26,10 @@ macro_rules! __export {
                 ));
 
                 type Plugin = $crate::export::$wrapper<$type>;
-                $crate::bindings::$bindings::$export!(Plugin with_types_in $crate::bindings::$bindings);
+        $crate::bindings::$bindings::$export!(Plugin with_types_in $crate::bindings::$bindings);
                 $crate::__export_heap!();
             };
-};
+        };
     };
 }
 
@@ -86,9 +86,11 @@ mod guest {
     use std::cell::RefCell;
     use std::marker::PhantomData;
 
-    use crate::alloc;
+    #[cfg(feature = "count-allocations")]
+    use crate::alloc::{HEAP, Survivor};
     use crate::batch::Batch;
     use crate::bindings::collector::exports::kimberlite::plugin::collector;
+    #[cfg(feature = "count-allocations")]
     use crate::bindings::diagnostics::exports::kimberlite::plugin::diagnostics;
     use crate::bindings::handler::exports::kimberlite::plugin::handler;
     use crate::bindings::imports::kimberlite::plugin::types::{InitError, Setting};
@@ -134,7 +136,7 @@ mod guest {
             log_panics();
             let made = Instance::<T>::new(&Settings::from_wit(settings));
             let made = made.map(|instance| COLLECTOR.set(Some(Box::new(instance))));
-            alloc::end_call();
+            end_call();
             Ok(made?)
         }
 
@@ -143,7 +145,7 @@ mod guest {
                 Some(instance) => Ok(instance.collect(tick)?),
                 None => Err(collector::CollectError::Failed(NOT_INITIALISED.to_owned())),
             });
-            alloc::end_call();
+            end_call();
             batch
         }
     }
@@ -156,7 +158,7 @@ mod guest {
             log_panics();
             let made = T::new(&Settings::from_wit(settings));
             let made = made.map(|instance| HANDLER.set(Some(Box::new(instance))));
-            alloc::end_call();
+            end_call();
             Ok(made?)
         }
 
@@ -169,23 +171,44 @@ mod guest {
                     done: Vec::new(),
                 }),
             });
-            alloc::end_call();
+            end_call();
             answer
         }
     }
 
+    #[cfg(feature = "count-allocations")]
+    fn end_call() {
+        HEAP.end_call();
+    }
+
+    #[cfg(not(feature = "count-allocations"))]
+    fn end_call() {}
+
+    #[cfg(feature = "count-allocations")]
     #[derive(Debug)]
     pub struct Heap;
 
+    #[cfg(feature = "count-allocations")]
     impl diagnostics::Guest for Heap {
         fn heap_stats() -> diagnostics::Heap {
-            diagnostics::Heap { live_bytes: 0, live_blocks: 0, peak_bytes: 0, allocations: 0 }
+            let crate::alloc::Heap { live_bytes, live_blocks, peak_bytes, allocations } = HEAP.heap();
+            diagnostics::Heap { live_bytes, live_blocks, peak_bytes, allocations }
         }
 
-        fn track(_on: bool) {}
+        fn track(on: bool) {
+            HEAP.track(on);
+        }
 
-        fn survivors(_limit: u32) -> diagnostics::SurvivorsReport {
-            diagnostics::SurvivorsReport { groups: Vec::new(), untracked_bytes: 0 }
+        fn survivors(limit: u32) -> diagnostics::SurvivorsReport {
+            let (survivors, untracked_bytes) = HEAP.survivors(limit as usize);
+            let group = |Survivor { size, born, count, preview }: Survivor| diagnostics::Survivor {
+                size: size as u64,
+                born,
+                count,
+                preview,
+            };
+            let groups = survivors.into_iter().map(group).collect();
+            diagnostics::SurvivorsReport { groups, untracked_bytes }
         }
     }
 

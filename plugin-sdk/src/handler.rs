@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::batch::Batch;
+#[cfg(any(target_arch = "wasm32", test))]
 use crate::bindings::handler::exports::kimberlite::plugin::handler as wit;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -176,6 +177,7 @@ impl From<Error> for HandleError {
     }
 }
 
+#[cfg(any(target_arch = "wasm32", test))]
 pub(crate) fn answer(result: Result<Receipt, HandleError>) -> wit::Answer {
     let ranges = |ranges: Vec<Range<u32>>| {
         ranges.into_iter().map(|r| wit::Range { start: r.start, end: r.end }).collect()

@@ -18,8 +18,8 @@ use crate::series::{Measure, Slot};
 pub(crate) struct Registry {
     next_series: u32,
     next_element: u32,
-    /// Every described series, by handle. Only needed when the agent expires one.
-    live: Map<u32, Rc<Slot>>,
+    /// Every described series, by handle; new ones come at the end. Only needed when one is let go.
+    live: Vec<(u32, Rc<Slot>)>,
     /// Those of them that are recorded by name.
     named: Set<Named>,
     /// Every described element, by id.
@@ -147,14 +147,16 @@ impl Registry {
 
     fn enliven(&mut self, slot: &Rc<Slot>, handle: u32) {
         slot.handle.set(handle);
-        self.live.insert(handle, slot.clone());
+        let at = self.live.partition_point(|(other, _)| *other < handle);
+        self.live.insert(at, (handle, slot.clone()));
         if slot.named.is_some() {
             self.named.insert(Named(slot.clone()));
         }
     }
 
     fn void(&mut self, handle: u32) -> Option<()> {
-        let slot = self.live.remove(&handle)?;
+        let at = self.live.binary_search_by_key(&handle, |(other, _)| *other).ok()?;
+        let (_, slot) = self.live.remove(at);
         slot.handle.set(Slot::NONE);
         if let Some((measure, name)) = &slot.named {
             self.named.remove(&(*measure, &**name) as &dyn Name);
@@ -163,7 +165,8 @@ impl Registry {
     }
 
     fn series_of(&self, is_meant: impl Fn(u32) -> bool) -> Vec<Rc<Slot>> {
-        self.live.values().filter(|slot| is_meant(slot.element.get())).cloned().collect()
+        let series = self.live.iter().map(|(_, slot)| slot);
+        series.filter(|slot| is_meant(slot.element.get())).cloned().collect()
     }
 }
 

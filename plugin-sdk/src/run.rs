@@ -287,3 +287,177 @@ fn empty_batch(expected: usize) -> wit::Batch {
         checks: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Collect, Recorded};
+    use crate::{Collector, Error, Kind, Level, Result, Settings, Status};
+    use std::cell::RefCell;
+
+    type Step = Box<dyn FnMut(&mut Run) -> Result<()>>;
+
+    thread_local! {
+        static STEP: RefCell<Option<Step>> = const { RefCell::new(None) };
+    }
+
+    /// Does in a run what the test says.
+    struct Told;
+
+    impl Collector for Told {
+        fn new(_: &Settings) -> Result<Self> {
+            Ok(Self)
+        }
+
+        fn collect(&mut self, run: &mut Run) -> Result<()> {
+            STEP.with_borrow_mut(|step| step.as_mut().map_or(Ok(()), |step| step(run)))
+        }
+    }
+
+    fn told() -> Collect {
+        Collect::new::<Told>(&Settings::new()).unwrap()
+    }
+
+    fn run(collect: &mut Collect, step: impl FnMut(&mut Run) -> Result<()> + 'static) -> Result<Recorded> {
+        STEP.set(Some(Box::new(step)));
+        collect.run(1000)
+    }
+
+    #[test]
+    fn series_is_described_once_and_again_after_it_expired() {
+        let mut collect = told();
+        let series = Rc::new(Series::gauge("a"));
+        let mut once = |collect: &mut Collect| {
+            let series = series.clone();
+            let recorded = run(collect, move |run| {
+                run.record(&series, 1);
+                run.gauge("b", 2);
+                Ok(())
+            });
+            recorded.unwrap().described().to_vec()
+        };
+        assert_eq!(once(&mut collect), ["a", "b"]);
+        assert!(once(&mut collect).is_empty());
+        collect.expire_all();
+        assert_eq!(once(&mut collect), ["a", "b"]);
+        assert!(once(&mut collect).is_empty());
+    }
+
+    #[test]
+    fn failed_run_says_nothing_and_its_series_are_described_anew() {
+        let mut collect = told();
+        let series = Rc::new(Series::counter("a").element(&Element::new("disk")));
+        for fails in [true, false] {
+            let series = series.clone();
+            let recorded = run(&mut collect, move |run| {
+                run.record(&series, 1);
+                run.gauge("b", 1);
+                if fails { Err(Error::failed("no")) } else { Ok(()) }
+            });
+            // The pretend agent checks that handles are dense, so the numbers came again.
+            assert_eq!(recorded.is_err(), fails);
+            if let Ok(recorded) = recorded {
+                assert_eq!(recorded.described(), ["a", "b"]);
+                assert_eq!(recorded.sample("a").unwrap().element().id(), "disk");
+            }
+        }
+    }
+
+    #[test]
+    fn same_name_as_gauge_and_as_counter_is_two_series() {
+        let recorded = run(&mut told(), |run| {
+            run.gauge("a", 1);
+            run.counter("a", 2);
+            run.total("a", 3);
+            run.gauge("a", 4);
+            Ok(())
+        });
+        let recorded = recorded.unwrap();
+        let kinds: Vec<_> = recorded.samples().map(|sample| (sample.kind(), sample.series_index())).collect();
+        assert_eq!(kinds, [(Kind::Gauge, 0), (Kind::Rate, 1), (Kind::Counter, 2), (Kind::Gauge, 0)]);
+    }
+
+    #[test]
+    fn one_time_of_its_own_leaves_the_others_the_due_time() {
+        let recorded = run(&mut told(), |run| {
+            run.gauge("a", 1);
+            run.record_at(&Series::gauge("b"), 2, 77);
+            run.gauge("c", 3);
+            Ok(())
+        });
+        let recorded = recorded.unwrap();
+        let times: Vec<_> = recorded.samples().map(|sample| sample.timestamp()).collect();
+        assert_eq!(times, [1000, 77, 1000]);
+    }
+
+    #[test]
+    fn everything_that_was_said_of_a_series_arrives() {
+        let recorded = run(&mut told(), |run| {
+            let disk = Element::new("sda").name("Disk").kind("DISK").tag("rack", "7").attribute("heads", 4);
+            let bytes =
+                Series::counter("bytes").total().unit("byte").scale(512.0).tag("dir", "in").element(&disk);
+            run.record(&bytes, 3_u64);
+            let wait = Series::gauge("wait").sparse_data("ReplaceWithZero");
+            run.summary(&wait, Summary::of([1.0, 2.0]));
+            Ok(())
+        });
+        let recorded = recorded.unwrap();
+        let bytes = recorded.sample("bytes").unwrap();
+        assert_eq!(
+            (recorded.value("bytes"), bytes.kind(), bytes.unit()),
+            (Some(1536.0), Kind::Counter, "byte")
+        );
+        assert_eq!(bytes.tags().collect::<Vec<_>>(), [("dir", "in")]);
+        let disk = bytes.element();
+        assert_eq!((disk.id(), disk.name(), disk.kind()), ("sda", "Disk", "DISK"));
+        assert_eq!(disk.tags().collect::<Vec<_>>(), [("rack", "7")]);
+        let wait = recorded.sample("wait").unwrap();
+        assert_eq!((wait.sparse_data(), wait.element().id()), ("ReplaceWithZero", "test"));
+        assert_eq!(wait.value(), crate::Value::Summary(Summary::of([1.0, 2.0])));
+    }
+
+    #[test]
+    fn forgotten_element_takes_its_series_along() {
+        let mut collect = told();
+        let disk = Element::new("sda");
+        let reads = Rc::new(Series::gauge("reads").element(&disk));
+        let record = |reads: &Rc<Series>| {
+            let reads = reads.clone();
+            move |run: &mut Run| {
+                run.record(&reads, 1);
+                Ok(())
+            }
+        };
+        run(&mut collect, record(&reads)).unwrap();
+        run(&mut collect, move |run| {
+            run.forget_element(&disk);
+            run.forget_element(&disk);
+            Ok(())
+        })
+        .unwrap();
+        let recorded = run(&mut collect, record(&reads)).unwrap();
+        assert_eq!(recorded.described(), ["reads"]);
+    }
+
+    #[test]
+    fn events_checks_and_facts_of_the_machine_arrive() {
+        let recorded = run(&mut told(), |run| {
+            let job = Element::new("job");
+            run.event(Event::new("INFO", "deployed").level(Level::Warning).tag("env", "prod").at(5));
+            run.check(Check::new("alive", Status::Ok, Duration::from_millis(1500)).element(&job));
+            run.machine(Additions::new().tag("os", "linux"));
+            run.machine(Additions::new().attribute("cpus", 2).relation("rack-7"));
+            Ok(())
+        });
+        let recorded = recorded.unwrap();
+        let event = recorded.events().next().unwrap();
+        assert_eq!(
+            (event.title(), event.level(), event.timestamp(), event.item()),
+            ("deployed", Level::Warning, 5, 0)
+        );
+        let check = recorded.checks().next().unwrap();
+        assert_eq!((check.element().id(), check.ttl(), check.timestamp(), check.item()), ("job", 2, 1000, 1));
+        let machine = event.element();
+        assert_eq!((machine.tags().len(), machine.attributes().len(), machine.relations().len()), (1, 1, 1));
+    }
+}

@@ -9,11 +9,13 @@ pub(crate) fn get(strings: &wit::Strings, i: usize) -> &str {
     strings.text.get(start as usize..*end as usize).unwrap_or_default()
 }
 
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn push(strings: &mut wit::Strings, text: &str) {
     strings.text.push_str(text);
     strings.ends.push(u32::try_from(strings.text.len()).unwrap_or(u32::MAX));
 }
 
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn empty() -> wit::Strings {
     wit::Strings { text: String::new(), ends: Vec::new() }
 }
