@@ -431,7 +431,9 @@ pub fn keeper(table: &PluginConfig, parts: Prepared, status: PluginHandle) -> Ke
 
 /// The log has one line per event.
 fn one_line(faults: &Faults) -> String {
-    faults.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = faults.to_string();
+    let words: Vec<&str> = text.split_whitespace().filter(|word| *word != "error:").collect();
+    words.join(" ")
 }
 
 async fn never(work: impl Future<Output = std::convert::Infallible>) {

@@ -170,7 +170,8 @@ pub fn main() -> ExitCode {
     };
     // What runs one plugin alone prints results; its log shows what went wrong.
     let base = if matches!(cli.verb, None | Some(Verb::Run)) { 0 } else { -1 };
-    let verbosity = base + i8::try_from(cli.global.verbose).unwrap_or(2) - i8::try_from(cli.global.quiet).unwrap_or(3);
+    let verbosity =
+        base + i8::try_from(cli.global.verbose).unwrap_or(2) - i8::try_from(cli.global.quiet).unwrap_or(3);
     let log = telemetry::init(format, verbosity, secrets.clone());
     let session = Session { global: cli.global, secrets: secrets.clone(), log };
     let ended = match cli.verb.unwrap_or(Verb::Run) {
@@ -190,7 +191,9 @@ pub fn main() -> ExitCode {
         Err(ended) => {
             match &ended {
                 Ended::Found => {}
-                Ended::Config(text) | Ended::Io(text) | Ended::Software(text) => complain(&secrets.scrub(text)),
+                Ended::Config(text) | Ended::Io(text) | Ended::Software(text) => {
+                    complain(&secrets.scrub(text))
+                }
             }
             ExitCode::from(ended.code())
         }
@@ -252,7 +255,10 @@ impl Session {
 pub(crate) fn data_dir(config: &Config) -> Result<PathBuf, Ended> {
     let env = |name: &str| std::env::var(name).ok();
     config.agent.data_dir(rustix::process::geteuid().is_root(), &env).ok_or_else(|| {
-        Ended::Config("there is no place for the agent's data: HOME is not set\n  hint: set `agent.data_dir`".to_owned())
+        Ended::Config(
+            "there is no place for the agent's data: HOME is not set\n  hint: set `agent.data_dir`"
+                .to_owned(),
+        )
     })
 }
 

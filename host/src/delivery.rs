@@ -207,7 +207,12 @@ impl Delivery {
             }
         }
         if let Some(dead) = &outcome.dead {
-            tracing::error!(plugin, samples = dead.batch.len(), reason = dead.reason, "samples were set aside");
+            tracing::error!(
+                plugin,
+                samples = dead.batch.len(),
+                reason = dead.reason,
+                "samples were set aside"
+            );
             status.update(|status| status.dropped("dead-letter", dead.batch.len() as u64));
             status.failed("dead-letter", &dead.reason, wall);
         }

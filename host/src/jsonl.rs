@@ -414,7 +414,10 @@ mod tests {
             (r#"{"timestamp":1,"element":"e","metric":"m","kind":"gauge"}"#, "either `value` or `summary`"),
             (r#"{"timestamp":1,"element":"e","metric":"m","kind":"gouge","value":1}"#, "gouge"),
             (r#"{"timestamp":1,"element":"e","metric":"m","kind":"gauge","valeu":1}"#, "valeu"),
-            (r#"{"timestamp":1,"element":{"name":"e"},"metric":"m","kind":"gauge","value":1}"#, "at least `id`"),
+            (
+                r#"{"timestamp":1,"element":{"name":"e"},"metric":"m","kind":"gauge","value":1}"#,
+                "at least `id`",
+            ),
         ] {
             let error = read(line).unwrap_err();
             assert!(error.contains(words), "{line}: {error}");

@@ -137,7 +137,8 @@ impl Loader {
         let fault = |text: String| Faults::from(Fault::new(text).at(&table.place));
         let (plugin, origin) = self.load(&table.source).map_err(fault)?;
         if plugin.exports.kind != kind {
-            let message = format!("`{name}` is configured as a {kind}, but `{origin}` is a {}", plugin.exports.kind);
+            let message =
+                format!("`{name}` is configured as a {kind}, but `{origin}` is a {}", plugin.exports.kind);
             let hint = format!("put it under `[{}s.{name}]`", plugin.exports.kind);
             return Err(Fault::new(message).at(&table.place).hint(hint).into());
         }
@@ -185,7 +186,9 @@ impl Loader {
         let mut views = Views::default();
         views.keep(Family::ALL.into_iter().filter(|family| grants.previous(family.as_str())));
         let state = match &self.state_dir {
-            Some(dir) if grants.state() => StateStore::open(dir.join(format!("{name}.json")), table.limits.state)?,
+            Some(dir) if grants.state() => {
+                StateStore::open(dir.join(format!("{name}.json")), table.limits.state)?
+            }
             _ => StateStore::new(table.limits.state),
         };
         let level = tracing_level(table.log_level.unwrap_or(self.agent.log_level));

@@ -27,11 +27,7 @@ pub struct Machine {
 impl Machine {
     /// `id` names it for receivers; `base` is what holds without any collector.
     pub fn new(id: &str, base: Facts) -> Self {
-        Self {
-            element: Arc::new(Element::new(id, base.clone())),
-            base,
-            additions: Mutex::default(),
-        }
+        Self { element: Arc::new(Element::new(id, base.clone())), base, additions: Mutex::default() }
     }
 
     pub fn element(&self) -> &Arc<Element> {
@@ -90,9 +86,12 @@ fn merged<'a>(base: &Facts, additions: impl Iterator<Item = &'a Additions>) -> F
 /// `distribution_name`, `_version`, `_id`; names and shapes as the ancestor's Metricly handler
 /// sent them. What cannot be read is left out.
 pub fn system_attributes(proc: &Path, root: &Path, version: &str) -> Vec<Attribute> {
-    let text = |name: &str, value: String| Attribute { name: name.to_owned(), value: AttributeValue::Text(value) };
-    let number = |name: &str, value: f64| Attribute { name: name.to_owned(), value: AttributeValue::Number(value) };
-    let mut found = vec![text("platform", "Linux".to_owned()), text("agent", format!("kimberlite_{version}"))];
+    let text =
+        |name: &str, value: String| Attribute { name: name.to_owned(), value: AttributeValue::Text(value) };
+    let number =
+        |name: &str, value: f64| Attribute { name: name.to_owned(), value: AttributeValue::Number(value) };
+    let mut found =
+        vec![text("platform", "Linux".to_owned()), text("agent", format!("kimberlite_{version}"))];
     if let Ok(stat) = std::fs::read_to_string(proc.join("stat")) {
         let cpus = stat.lines().filter(|line| {
             line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -109,9 +108,11 @@ pub fn system_attributes(proc: &Path, root: &Path, version: &str) -> Vec<Attribu
     let release = std::fs::read_to_string(root.join("etc/os-release"))
         .or_else(|_| std::fs::read_to_string(root.join("usr/lib/os-release")))
         .unwrap_or_default();
-    for (key, name) in
-        [("ID", "distribution_name"), ("VERSION_ID", "distribution_version"), ("VERSION_CODENAME", "distribution_id")]
-    {
+    for (key, name) in [
+        ("ID", "distribution_name"),
+        ("VERSION_ID", "distribution_version"),
+        ("VERSION_CODENAME", "distribution_id"),
+    ] {
         let value = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         if let Some(value) = value.map(|value| value.trim_matches('"')).filter(|value| !value.is_empty()) {
             found.push(text(name, value.to_owned()));

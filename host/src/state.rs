@@ -29,8 +29,9 @@ impl StateStore {
     /// Kept in `file`, which need not exist. An unreadable one is an error and stays as it is.
     pub fn open(file: PathBuf, limit: usize) -> Result<Self, String> {
         let entries = match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| format!("state file {} is damaged: {error}; move it aside", file.display()))?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                format!("state file {} is damaged: {error}; move it aside", file.display())
+            })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(format!("cannot read state file {}: {error}", file.display())),
         };

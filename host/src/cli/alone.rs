@@ -53,14 +53,20 @@ impl Alone {
     }
 
     /// Adds what the flags say to a table.
-    pub(super) fn adjust(&self, table: &mut PluginConfig, config: &Config, is_collector: bool) -> Result<(), Ended> {
+    pub(super) fn adjust(
+        &self,
+        table: &mut PluginConfig,
+        config: &Config,
+        is_collector: bool,
+    ) -> Result<(), Ended> {
         let found = find(&table.source, &config.agent.plugin_dirs).map_err(Ended::Config)?;
         // Flags are read as the manifest's types ask; a broken component is reported when loaded.
         let manifest = section::read(&found.wasm).ok().flatten().and_then(|text| Manifest::parse(&text).ok());
         let manifest = manifest
             .unwrap_or_else(|| Manifest::bare(&found.stem, crate::config::manifest::PluginKind::Collector));
         for text in &self.settings {
-            let (key, given) = flag(&manifest, text).map_err(|fault: Fault| Ended::Config(fault.to_string()))?;
+            let (key, given) =
+                flag(&manifest, text).map_err(|fault: Fault| Ended::Config(fault.to_string()))?;
             table.settings.insert(key, given);
         }
         if !self.grants.is_empty() {

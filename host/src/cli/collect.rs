@@ -42,7 +42,9 @@ impl Collect {
     pub(super) fn run(self, session: &Session) -> Result<(), Ended> {
         let mut config = session.config()?;
         runtime()?.block_on(async {
-            if self.trees.is_empty() { self.live(session, &config).await } else {
+            if self.trees.is_empty() {
+                self.live(session, &config).await
+            } else {
                 // Nothing of this machine belongs among recorded figures.
                 config.agent.name.get_or_insert_with(|| "recorded".to_owned());
                 self.recorded(session, config).await
@@ -68,7 +70,9 @@ impl Collect {
 
     async fn recorded(&self, session: &Session, mut config: Config) -> Result<(), Ended> {
         let start = match self.start {
-            Some(start) => u64::try_from(start.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(0),
+            Some(start) => {
+                u64::try_from(start.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(0)
+            }
             None => 1_767_225_600_000,
         };
         let interval = self.interval.unwrap_or(Duration::from_secs(10));
@@ -112,10 +116,12 @@ impl Collect {
         interval: Duration,
     ) -> Result<Lone, Ended> {
         let name = self.alone.name();
-        let known = config.collectors.get(&name).filter(|_| self.alone.source() == crate::config::PluginSource::Named(name.clone()));
-        let mut table = known
-            .cloned()
-            .unwrap_or_else(|| CollectorConfig::new(self.alone.source(), &config.agent));
+        let known = config
+            .collectors
+            .get(&name)
+            .filter(|_| self.alone.source() == crate::config::PluginSource::Named(name.clone()));
+        let mut table =
+            known.cloned().unwrap_or_else(|| CollectorConfig::new(self.alone.source(), &config.agent));
         table.interval = interval;
         self.alone.adjust(&mut table.plugin, config, true)?;
         let loader = loader(session, config, clock.clone(), stats)?;
@@ -128,7 +134,18 @@ impl Collect {
             .map_err(|error| Ended::Config(format!("collector `{name}` does not start: {error}")))?;
         let own = own_element(config);
         let series = SeriesTable::new(own.clone(), series_config(&table), Arc::new(Routes::everything()));
-        Ok(Lone { name, instance, series, own, clock, interval, timeout, last: None, failed: false, json: session.is_json() })
+        Ok(Lone {
+            name,
+            instance,
+            series,
+            own,
+            clock,
+            interval,
+            timeout,
+            last: None,
+            failed: false,
+            json: session.is_json(),
+        })
     }
 }
 
@@ -220,20 +237,29 @@ fn readable(batch: &Batch, run: u64, own: &Element) -> String {
         (false, crate::sample::Kind::Rate) => format!("{}/s", series.unit),
         _ => series.unit.to_string(),
     };
-    let samples = batch.samples.iter().map(|sample| {
-        vec![label(&sample.series), sample.value.to_string(), unit(&sample.series)]
-    });
+    let samples = batch
+        .samples
+        .iter()
+        .map(|sample| vec![label(&sample.series), sample.value.to_string(), unit(&sample.series)]);
     let summaries = batch.summaries.iter().map(|sample| {
         let summary = sample.summary;
         let parts = [
-            ("val", summary.val), ("min", summary.min), ("max", summary.max), ("avg", summary.avg),
-            ("sum", summary.sum), ("cnt", summary.cnt.map(|cnt| cnt as f64)),
+            ("val", summary.val),
+            ("min", summary.min),
+            ("max", summary.max),
+            ("avg", summary.avg),
+            ("sum", summary.sum),
+            ("cnt", summary.cnt.map(|cnt| cnt as f64)),
         ];
         let known = parts.iter().filter_map(|(name, value)| Some(format!("{name} {}", (*value)?)));
         vec![label(&sample.series), known.collect::<Vec<_>>().join(", "), unit(&sample.series)]
     });
     let events = batch.events.iter().map(|event| {
-        vec![format!("{}: event", event.element.id), format!("{} {}", event.title, event.message), event.kind.clone()]
+        vec![
+            format!("{}: event", event.element.id),
+            format!("{} {}", event.title, event.message),
+            event.kind.clone(),
+        ]
     });
     let checks = batch.checks.iter().map(|check| {
         let status = format!("{:?}", check.status).to_lowercase();
@@ -268,7 +294,9 @@ impl Stage {
 
     /// Puts a tree where the guest sees /proc. The directory itself stays: it is open.
     fn show(&self, tree: &Path) -> Result<(), Ended> {
-        let about = |error: std::io::Error| Ended::Io(format!("cannot read recorded tree {}: {error}", tree.display()));
+        let about = |error: std::io::Error| {
+            Ended::Io(format!("cannot read recorded tree {}: {error}", tree.display()))
+        };
         let proc = self.0.join("proc");
         for entry in std::fs::read_dir(&proc)? {
             let path = entry?.path();

@@ -30,8 +30,9 @@ impl Inspect {
         };
         let engine = Engine::new(cache_dir(&config), config.agent.epoch_tick)
             .map_err(|error| Ended::Software(format!("{error:#}")))?;
-        let plugin =
-            engine.load(&wasm, &stem).map_err(|why| Ended::Config(format!("{} {why}", self.file.display())))?;
+        let plugin = engine
+            .load(&wasm, &stem)
+            .map_err(|why| Ended::Config(format!("{} {why}", self.file.display())))?;
         print(&if session.is_json() { as_json(&plugin, &origin) } else { as_text(&plugin, &origin) });
         Ok(())
     }
@@ -74,7 +75,10 @@ fn as_text(plugin: &Plugin, origin: &str) -> String {
     }
     let mut rows = vec![
         vec!["  origin".to_owned(), origin.to_owned()],
-        vec!["  interface".to_owned(), format!("kimberlite:plugin/{}@{}", manifest.kind, plugin.exports.version)],
+        vec![
+            "  interface".to_owned(),
+            format!("kimberlite:plugin/{}@{}", manifest.kind, plugin.exports.version),
+        ],
         vec!["  size".to_owned(), size(plugin.size as u64)],
         vec!["  sha256".to_owned(), plugin.sha256.clone()],
         vec!["  signer".to_owned(), "not signed".to_owned()],

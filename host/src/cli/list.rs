@@ -27,13 +27,22 @@ pub(super) fn list(session: &Session) -> Result<(), Ended> {
 fn as_text(snapshot: &Snapshot) -> String {
     let mut out = if snapshot.agent.pid > 0 {
         let agent = &snapshot.agent;
-        format!("kimberlite {} on {}, process {}, {} resident\n\n", agent.version, agent.name, agent.pid, size(agent.rss))
+        format!(
+            "kimberlite {} on {}, process {}, {} resident\n\n",
+            agent.version,
+            agent.name,
+            agent.pid,
+            size(agent.rss)
+        )
     } else {
         "no agent runs; with this config it would load:\n\n".to_owned()
     };
     let rows: Vec<Vec<String>> = snapshot.plugins.iter().map(row).collect();
     out += &table(
-        &["NAME", "KIND", "STATE", "VERSION", "ORIGIN", "MEMORY", "PEAK", "LIMIT", "LAST RUN", "SAMPLES", "FAILURES", "KILLS"],
+        &[
+            "NAME", "KIND", "STATE", "VERSION", "ORIGIN", "MEMORY", "PEAK", "LIMIT", "LAST RUN", "SAMPLES",
+            "FAILURES", "KILLS",
+        ],
         &rows,
     );
     for plugin in &snapshot.plugins {
@@ -44,7 +53,13 @@ fn as_text(snapshot: &Snapshot) -> String {
             out += &format!("\n{} is halted: {halted}\n", plugin.name);
         }
         if let Some(failure) = &plugin.last_failure {
-            out += &format!("\n{} last failed {}: {}: {}\n", plugin.name, time(failure.at), failure.reason, failure.text);
+            out += &format!(
+                "\n{} last failed {}: {}: {}\n",
+                plugin.name,
+                time(failure.at),
+                failure.reason,
+                failure.text
+            );
         }
     }
     out
@@ -102,7 +117,9 @@ fn would_be_loaded(config: &Config) -> Snapshot {
         memory_limit: table.limits.memory as u64,
         ..PluginStatus::default()
     };
-    let collectors = config.collectors.iter().map(|(name, table)| planned(name, PluginKind::Collector, &table.plugin));
-    let handlers = config.handlers.iter().map(|(name, table)| planned(name, PluginKind::Handler, &table.plugin));
+    let collectors =
+        config.collectors.iter().map(|(name, table)| planned(name, PluginKind::Collector, &table.plugin));
+    let handlers =
+        config.handlers.iter().map(|(name, table)| planned(name, PluginKind::Handler, &table.plugin));
     Snapshot { plugins: collectors.chain(handlers).collect(), ..Snapshot::default() }
 }

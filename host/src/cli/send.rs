@@ -42,7 +42,8 @@ impl Send {
 
     async fn deliver(&self, session: &Session, config: &Config) -> Result<(), Ended> {
         let name = self.alone.name();
-        let known = config.handlers.get(&name).filter(|_| self.alone.source() == PluginSource::Named(name.clone()));
+        let known =
+            config.handlers.get(&name).filter(|_| self.alone.source() == PluginSource::Named(name.clone()));
         let mut table = known.cloned().unwrap_or_else(|| HandlerConfig::new(self.alone.source()));
         self.alone.adjust(&mut table.plugin, config, false)?;
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());

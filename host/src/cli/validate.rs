@@ -20,14 +20,18 @@ pub(super) fn validate(session: &Session) -> Result<(), Ended> {
     };
     let stats = machine_stats(&config.agent);
     let loader = loader(session, &config, Arc::new(RealClock::new()), stats)?;
-    let collectors = config.collectors.iter().map(|(name, table)| (PluginKind::Collector, name, &table.plugin));
+    let collectors =
+        config.collectors.iter().map(|(name, table)| (PluginKind::Collector, name, &table.plugin));
     let handlers = config.handlers.iter().map(|(name, table)| (PluginKind::Handler, name, &table.plugin));
     let mut found = 0;
     for (kind, name, table) in collectors.chain(handlers).filter(|(_, _, table)| table.enabled) {
         match loader.prepare(kind, name, table) {
             Ok(prepared) => {
                 let manifest = &prepared.plugin.manifest;
-                print(&format!("ok: {kind} `{name}` ({} {}, {})\n", manifest.name, manifest.version, prepared.origin));
+                print(&format!(
+                    "ok: {kind} `{name}` ({} {}, {})\n",
+                    manifest.name, manifest.version, prepared.origin
+                ));
                 if let Some(unasked) = prepared.unasked {
                     print(&format!("    it never asks for some of what is granted: `{unasked}`\n"));
                 }
@@ -48,7 +52,11 @@ pub(super) fn validate(session: &Session) -> Result<(), Ended> {
 
 /// What all bounds together allow, against what the machine has. Gives how many faults that is.
 fn budget(config: &Config) -> usize {
-    let limits = config.collectors.values().map(|table| &table.plugin).chain(config.handlers.values().map(|table| &table.plugin));
+    let limits = config
+        .collectors
+        .values()
+        .map(|table| &table.plugin)
+        .chain(config.handlers.values().map(|table| &table.plugin));
     let instances: u64 = limits
         .filter(|table| table.enabled)
         .map(|table| (table.limits.memory + table.limits.host_memory + table.limits.state) as u64)

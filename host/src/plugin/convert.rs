@@ -288,7 +288,8 @@ fn their_tags(tags: &[Tag]) -> Vec<types::Tag> {
 }
 
 pub(super) fn answer(answer: handler::Answer) -> Answer {
-    let ranges = |ranges: Vec<handler::Range>| ranges.into_iter().map(|range| range.start..range.end).collect();
+    let ranges =
+        |ranges: Vec<handler::Range>| ranges.into_iter().map(|range| range.start..range.end).collect();
     match answer {
         handler::Answer::Delivered(receipt) => Answer::Delivered { unconfirmed: receipt.unconfirmed },
         handler::Answer::Retry(retry) => Answer::Retry {

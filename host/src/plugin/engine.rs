@@ -109,13 +109,13 @@ impl Engine {
         let exports = interface::exports(&component, &inner.wasmtime)?;
         let manifest = match section::read(bytes)? {
             Some(text) => {
-                Manifest::parse(&text).map_err(|faults| format!("its manifest is wrong: {faults}"))?
+                Manifest::parse(&text).map_err(|faults| format!("has a manifest that is wrong:\n{faults}"))?
             }
             None => Manifest::bare(stem, exports.kind),
         };
         if manifest.kind != exports.kind {
             return Err(format!(
-                "its manifest says {}, but it exports a {}",
+                "has a manifest that says {}, but exports a {}",
                 manifest.kind.as_str(),
                 exports.kind.as_str()
             ));
@@ -161,6 +161,15 @@ impl Engine {
             cache.store(&sha256, &contract);
         }
         Ok(contract)
+    }
+}
+
+/// Compiling takes tens of megabytes for a moment, which the allocator would keep for itself.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -19,8 +19,8 @@ use crate::config::manifest::PluginKind;
 use crate::config::settings::Setting;
 use crate::delivery_policy::Answer;
 use crate::outgoing::Outgoing;
-use crate::sample::Millis;
 use crate::reason::ReasonCode;
+use crate::sample::Millis;
 
 /// Why a collector is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -167,13 +167,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn start(wall: Duration, cpu: Duration) -> Self {
-        Self {
-            started: Instant::now(),
-            poll_began: AtomicU64::new(0),
-            used: AtomicU64::new(0),
-            wall,
-            cpu,
-        }
+        Self { started: Instant::now(), poll_began: AtomicU64::new(0), used: AtomicU64::new(0), wall, cpu }
     }
 
     fn elapsed_nanos(&self) -> u64 {

@@ -9,6 +9,8 @@ use super::failure::bounded;
 
 /// The longest line that is kept.
 const LONGEST: usize = 4096;
+/// Of what a guest said last, in bytes.
+const MOST_WORDS: usize = 400;
 
 /// The log of one plugin. Lines beyond the limit of a call are counted, not written.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub struct GuestLog {
 struct Call {
     lines: u32,
     dropped: u64,
-    /// The last line of severity error: the reason that a trap's text shows.
+    /// The last line of severity error, or the output of this call: what a trap's text shows.
     last_words: Option<String>,
 }
 
@@ -77,7 +79,7 @@ impl GuestLog {
         let message = &message[..message.floor_char_boundary(LONGEST)];
         let Ok(mut call) = self.call.lock() else { return };
         if level == Level::ERROR {
-            call.last_words = Some(bounded(message, 500));
+            call.last_words = Some(bounded(message, MOST_WORDS));
         }
         if call.lines >= self.lines_per_call {
             call.dropped += 1;
@@ -103,8 +105,17 @@ impl GuestLog {
             return;
         }
         self.line(Level::INFO, line);
+        if line.starts_with("note: run with `RUST_BACKTRACE") {
+            return;
+        }
         if let Ok(mut call) = self.call.lock() {
-            call.last_words = Some(bounded(line, 500));
+            let words = match call.last_words.take() {
+                Some(words) => format!("{words} {line}"),
+                None => line.to_owned(),
+            };
+            // The end of it is nearest to what went wrong.
+            let start = words.ceil_char_boundary(words.len().saturating_sub(MOST_WORDS));
+            call.last_words = Some(words[start..].to_owned());
         }
     }
 }

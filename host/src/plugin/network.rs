@@ -183,7 +183,12 @@ impl Guest {
     }
 }
 
-async fn open(address: &str, options: tcp::Options, tls: &TlsConfig, until: Instant) -> Result<Stream, NetError> {
+async fn open(
+    address: &str,
+    options: tcp::Options,
+    tls: &TlsConfig,
+    until: Instant,
+) -> Result<Stream, NetError> {
     let candidates = resolve(address, until).await?;
     let stream = timed(until, address, TcpStream::connect(&candidates[..])).await?;
     // Batches go out in one piece; waiting for more would only delay them.

@@ -20,12 +20,12 @@ pub enum Wasm {
 /// Tells components from modules; everything else is an error in words.
 pub fn kind_of(bytes: &[u8]) -> Result<Wasm, String> {
     if bytes.is_empty() {
-        return Err("the file is empty".to_owned());
+        return Err("is empty".to_owned());
     }
     match Parser::new(0).parse_all(bytes).next() {
         Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => Ok(Wasm::Component),
         Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) => Ok(Wasm::Module),
-        _ => Err("the file is not WebAssembly".to_owned()),
+        _ => Err("is not WebAssembly".to_owned()),
     }
 }
 
@@ -35,7 +35,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<String>, String> {
     let mut depth = 0_usize;
     let mut found: Option<(usize, &[u8])> = None;
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| format!("not a whole WebAssembly file: {error}"))? {
+        match payload.map_err(|error| format!("is not a whole WebAssembly file: {error}"))? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::CustomSection(section) if section.name() == SECTION => match found {
@@ -51,7 +51,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<String>, String> {
     match found {
         Some((_, data)) => match std::str::from_utf8(data) {
             Ok(text) => Ok(Some(text.to_owned())),
-            Err(_) => Err(format!("its `{SECTION}` section is not UTF-8")),
+            Err(_) => Err(format!("has a `{SECTION}` section that is not UTF-8")),
         },
         None => Ok(None),
     }
@@ -82,7 +82,7 @@ fn top_level_customs(bytes: &[u8]) -> Result<Vec<Range<usize>>, String> {
     let mut previous_end = 8;
     let mut cuts = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {
-        let payload = payload.map_err(|error| format!("not a whole WebAssembly file: {error}"))?;
+        let payload = payload.map_err(|error| format!("is not a whole WebAssembly file: {error}"))?;
         let section = payload.as_section().map(|(_, range)| range);
         if depth == 0 {
             if let Payload::CustomSection(custom) = &payload
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn what_is_no_component_is_said_in_words() {
-        assert_eq!(kind_of(b"").unwrap_err(), "the file is empty");
-        assert_eq!(kind_of(b"#!/bin/sh\n").unwrap_err(), "the file is not WebAssembly");
+        assert_eq!(kind_of(b"").unwrap_err(), "is empty");
+        assert_eq!(kind_of(b"#!/bin/sh\n").unwrap_err(), "is not WebAssembly");
         assert_eq!(kind_of(&Module::new().finish()).unwrap(), Wasm::Module);
         assert!(embed(&Module::new().finish(), "x").unwrap_err().contains("core module"));
     }

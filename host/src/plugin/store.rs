@@ -20,8 +20,8 @@ use crate::capability::Grants;
 use crate::clock::Clock;
 use crate::config::{Limits, TlsConfig};
 use crate::host_stats::{HostStats, Views};
-use crate::state::StateStore;
 use crate::reason::ReasonCode;
+use crate::state::StateStore;
 
 /// The agent, as plugins may know it.
 #[derive(Debug, Clone)]

@@ -310,7 +310,7 @@ fn long_intervals_keep_series_for_ten_of_them() {
     let mut table = table();
     let hour = Duration::from_secs(3600);
     table.apply(0, run(vec![gauge(0, "a")], &[(0, 1.0)])).unwrap();
-    assert_eq!(table.expire(600 * MINUTE - 1, hour).series, []);
+    assert_eq!(table.expire(600 * MINUTE - 1, hour).series, [0_u32; 0]);
     assert_eq!(table.expire(600 * MINUTE, hour).series, [0]);
 }
 
@@ -318,7 +318,7 @@ fn long_intervals_keep_series_for_ten_of_them() {
 fn series_used_before_the_clock_went_back_still_expire() {
     let mut table = table();
     table.apply(1000 * MINUTE, run(vec![gauge(0, "a")], &[(0, 1.0)])).unwrap();
-    assert_eq!(table.expire(MINUTE, SECOND).series, []);
+    assert_eq!(table.expire(MINUTE, SECOND).series, [0_u32; 0]);
     assert_eq!(table.expire(11 * MINUTE, SECOND).series, [0]);
 }
 
