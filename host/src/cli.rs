@@ -192,7 +192,7 @@ pub fn main() -> ExitCode {
             match &ended {
                 Ended::Found => {}
                 Ended::Config(text) | Ended::Io(text) | Ended::Software(text) => {
-                    complain(&secrets.scrub(text))
+                    complain(&secrets.scrub(text));
                 }
             }
             ExitCode::from(ended.code())
@@ -270,7 +270,6 @@ pub(crate) fn cache_dir(config: &Config) -> Option<PathBuf> {
 }
 
 /// Results go to standard output; a reader that has gone is no error of ours.
-#[expect(clippy::print_stdout, reason = "what verbs are for")]
 pub(crate) fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();

@@ -57,7 +57,7 @@ struct EventField {
     title: String,
     #[serde(default)]
     message: String,
-    #[serde(default)]
+    #[serde(default = "info")]
     level: LevelField,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<String>,
@@ -106,6 +106,10 @@ struct WholeElement {
     attributes: BTreeMap<String, AttributeField>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     relations: Vec<String>,
+}
+
+fn info() -> LevelField {
+    LevelField::Info
 }
 
 fn server() -> String {
@@ -160,12 +164,6 @@ macro_rules! field_enum {
 field_enum!(KindField for Kind: Gauge, Rate, Counter);
 field_enum!(StatusField for Status: Ok, Warning, Critical, Unknown);
 field_enum!(LevelField for Level: Info, Warning, Critical);
-
-impl Default for LevelField {
-    fn default() -> Self {
-        Self::Info
-    }
-}
 
 /// The lines of a batch, each with its line feed. `run` numbers the collector's runs from 1.
 /// The agent's own element is named by its id alone.

@@ -10,7 +10,7 @@ use super::{Ended, Session, cache_dir};
 use crate::clock::Clock;
 use crate::config::manifest::Manifest;
 use crate::config::settings::flag;
-use crate::config::{Config, Fault, PluginConfig, PluginSource};
+use crate::config::{Config, Fault, Faults, PluginConfig, PluginSource};
 use crate::host_stats::HostStats;
 use crate::loader::{Loader, find};
 use crate::machine;
@@ -79,6 +79,15 @@ impl Alone {
         }
         Ok(())
     }
+}
+
+/// A person at a terminal grants by a flag rather than in a file.
+pub(super) fn refused(faults: Faults) -> Ended {
+    let mut text = faults.to_string();
+    if text.contains("does not grant") {
+        text += "\n  or, for this run: `--grant CAPABILITY=VALUE` for each, as in `--grant read=/proc/uptime`";
+    }
+    Ended::Config(text)
 }
 
 /// A loader without an agent: nothing is locked, state is kept in memory.

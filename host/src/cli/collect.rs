@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
-use super::alone::{Alone, loader};
+use super::alone::{Alone, loader, refused};
 use super::{Ended, Session, print, runtime};
 use crate::agent::{own_element, series_config};
 use crate::clock::{Clock, RealClock, VirtualClock};
@@ -125,7 +125,7 @@ impl Collect {
         table.interval = interval;
         self.alone.adjust(&mut table.plugin, config, true)?;
         let loader = loader(session, config, clock.clone(), stats)?;
-        let prepared = loader.prepare(PluginKind::Collector, &name, &table.plugin)?;
+        let prepared = loader.prepare(PluginKind::Collector, &name, &table.plugin).map_err(refused)?;
         let Prepared { plugin, settings, context, .. } = prepared;
         let timeout = context.limits.timeout;
         let instance = plugin

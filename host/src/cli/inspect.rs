@@ -92,7 +92,7 @@ fn as_text(plugin: &Plugin, origin: &str) -> String {
     if !plugin.exports.diagnostics {
         rows.push(vec!["  diagnostics".to_owned(), "none: watched by its linear memory alone".to_owned()]);
     }
-    out += &table(&["", ""], &rows).trim_start_matches('\n').to_owned();
+    out += table(&["", ""], &rows).trim_start_matches('\n');
     if !manifest.capabilities.is_empty() {
         out += "\nasks for\n";
         let rows: Vec<Vec<String>> = manifest

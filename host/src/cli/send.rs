@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::alone::{Alone, loader};
+use super::alone::{Alone, loader, refused};
 use super::{Ended, Session, complain, print, runtime};
 use crate::agent::{batch_form, keeper, own_element, retry_config};
 use crate::clock::{Clock, RealClock};
@@ -48,7 +48,7 @@ impl Send {
         self.alone.adjust(&mut table.plugin, config, false)?;
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let loader = loader(session, config, clock.clone(), machine_stats(&config.agent))?;
-        let prepared = loader.prepare(PluginKind::Handler, &name, &table.plugin)?;
+        let prepared = loader.prepare(PluginKind::Handler, &name, &table.plugin).map_err(refused)?;
 
         let mut batch = self.read(config)?;
         let filter = Filter::new(&table.plugin.metrics, &table.plugin.except);

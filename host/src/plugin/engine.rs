@@ -126,7 +126,9 @@ impl Engine {
     }
 
     fn compile(&self, bytes: &[u8]) -> Result<Component, String> {
-        Component::new(&self.inner.wasmtime, bytes).map_err(|error| {
+        let compiled = Component::new(&self.inner.wasmtime, bytes);
+        give_back_memory();
+        compiled.map_err(|error| {
             format!("does not compile: {}", super::failure::bounded(&format!("{error:#}"), 500))
         })
     }

@@ -134,7 +134,7 @@ fn types(path: &str, given: &Type, wanted: &Type, found: &mut Vec<String>) {
             found,
         ),
         (Type::List(given), Type::List(wanted)) => {
-            types(&format!("{path}[]"), &given.ty(), &wanted.ty(), found)
+            types(&format!("{path}[]"), &given.ty(), &wanted.ty(), found);
         }
         (Type::Option(given), Type::Option(wanted)) => {
             types(&format!("{path}?"), &given.ty(), &wanted.ty(), found);

@@ -74,10 +74,11 @@ impl Drop for Charge {
 pub(super) struct Limiter {
     memory_limit: usize,
     table_limit: usize,
-    instances: usize,
+    /// Of instances, memories and tables: so many of each.
+    most: usize,
     pub(super) memory: usize,
     pub(super) peak: usize,
-    tables: usize,
+    table_elements: usize,
 }
 
 impl Limiter {
@@ -85,10 +86,10 @@ impl Limiter {
         Self {
             memory_limit: limits.memory,
             table_limit: limits.tables,
-            instances: limits.instances,
+            most: limits.instances,
             memory: 0,
             peak: 0,
-            tables: 0,
+            table_elements: 0,
         }
     }
 }
@@ -124,7 +125,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self.tables.saturating_add(desired.saturating_sub(current));
+        let total = self.table_elements.saturating_add(desired.saturating_sub(current));
         if total > self.table_limit {
             return Err(LimitHit::new(
                 ReasonCode::HostLimit,
@@ -135,20 +136,20 @@ impl ResourceLimiter for Limiter {
             )
             .into());
         }
-        self.tables = total;
+        self.table_elements = total;
         Ok(true)
     }
 
     fn instances(&self) -> usize {
-        self.instances
+        self.most
     }
 
     fn tables(&self) -> usize {
-        self.instances
+        self.most
     }
 
     fn memories(&self) -> usize {
-        self.instances
+        self.most
     }
 }
 
