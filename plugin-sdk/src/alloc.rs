@@ -142,8 +142,10 @@ fn preview(address: usize, size: usize) -> Vec<u8> {
     (0..size.min(PREVIEW)).map(|i| unsafe { start.add(i).read_volatile() }).collect()
 }
 
+// Never inlined: a plugin has hundreds of places that allocate or free, and 40 KB of copies.
 // SAFETY: `System` does the work; counting neither touches the blocks nor unwinds.
 unsafe impl GlobalAlloc for Counting {
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are passed on.
         let block = unsafe { System.alloc(layout) };
@@ -153,6 +155,7 @@ unsafe impl GlobalAlloc for Counting {
         block
     }
 
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are passed on.
         let block = unsafe { System.alloc_zeroed(layout) };
@@ -162,12 +165,14 @@ unsafe impl GlobalAlloc for Counting {
         block
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         self.subtract(block.addr(), layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(block, layout) };
     }
 
+    #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let before = block.addr();
         // SAFETY: the caller's promises are passed on.

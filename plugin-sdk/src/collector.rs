@@ -24,9 +24,10 @@ use crate::settings::Settings;
 ///         Ok(())
 ///     }
 /// }
-/// # macro_rules! export_collector { ($t:ty) => {} }
 ///
+/// # #[cfg(any())]
 /// export_collector!(Uptime);
+/// # export_collector!(Uptime, manifest = "example/collector/plugin.toml");
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a collector",

@@ -35,9 +35,10 @@ use crate::settings::Settings;
 ///         Ok(Receipt::delivered())
 ///     }
 /// }
-/// # macro_rules! export_handler { ($t:ty) => {} }
 ///
+/// # #[cfg(any())]
 /// export_handler!(Stdout);
+/// # export_handler!(Stdout, manifest = "example/handler/plugin.toml");
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",

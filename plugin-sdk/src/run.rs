@@ -327,7 +327,7 @@ mod tests {
     fn series_is_described_once_and_again_after_it_expired() {
         let mut collect = told();
         let series = Rc::new(Series::gauge("a"));
-        let mut once = |collect: &mut Collect| {
+        let once = |collect: &mut Collect| {
             let series = series.clone();
             let recorded = run(collect, move |run| {
                 run.record(&series, 1);
