@@ -3,31 +3,22 @@
 //! One instance per component, in a thread-local (components have one thread). The macros expand in
 //! the author's crate; all that can lives here.
 
+/// Puts the manifest into the component. It is read natively, too, so that a missing one is an error
+/// wherever the crate is built.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __export {
-    ($export:ident, $bindings:ident, $wrapper:ident, $trait:ident, $type:ty, $manifest:expr) => {
+macro_rules! __embed {
+    ($manifest:literal) => {
         const _: () = {
-            const fn is_a_plugin<T: $crate::$trait>() {}
-            is_a_plugin::<$type>();
-
-            // Read natively, too, so that a missing manifest is an error wherever the crate is built.
             const MANIFEST: &[u8] =
                 ::core::include_bytes!(::core::concat!(::core::env!("CARGO_MANIFEST_DIR"), "/", $manifest));
 
             #[cfg(target_arch = "wasm32")]
-            const _: () = {
-                #[used]
-                #[unsafe(link_section = "kimberlite:manifest")]
-                static SECTION: [u8; MANIFEST.len()] = *::core::include_bytes!(::core::concat!(
-                    ::core::env!("CARGO_MANIFEST_DIR"),
-                    "/",
-                    $manifest
-                ));
-
-                type Plugin = $crate::export::$wrapper<$type>;
-        $crate::bindings::$bindings::$export!(Plugin with_types_in $crate::bindings::$bindings);
-                $crate::__export_heap!();
+            #[used]
+            #[unsafe(link_section = "kimberlite:manifest")]
+            static SECTION: [u8; MANIFEST.len()] = match MANIFEST.first_chunk() {
+                Some(manifest) => *manifest,
+                None => ::core::unreachable!(),
             };
         };
     };
@@ -56,11 +47,32 @@ macro_rules! __export_heap {
 /// `export_collector!(Uptime, manifest = "uptime.toml")`, from the folder of `Cargo.toml`.
 #[macro_export]
 macro_rules! export_collector {
-    ($type:ty $(,)?) => {
-        $crate::export_collector!($type, manifest = "plugin.toml");
-    };
+    ($type:ty $(,)?) => { $crate::export_collector!($type, manifest = "plugin.toml"); };
     ($type:ty, manifest = $manifest:literal $(,)?) => {
-        $crate::__export!(__export_collector, collector, CollectorExport, Collector, $type, $manifest);
+        $crate::__embed!($manifest);
+
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: () = $crate::export::is_collector::<$type>();
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            use $crate::bindings::collector::exports::kimberlite::plugin::collector as exported;
+
+            struct Plugin;
+
+            impl exported::Guest for Plugin {
+                fn init(settings: ::std::vec::Vec<exported::Setting>) -> ::core::result::Result<(), exported::InitError> {
+                    $crate::export::init_collector::<$type>(settings)
+                }
+
+                fn collect(tick: exported::Tick) -> ::core::result::Result<exported::Batch, exported::CollectError> {
+                    $crate::export::collect(tick)
+                }
+            }
+
+            $crate::bindings::collector::__export_collector!(Plugin with_types_in $crate::bindings::collector);
+            $crate::__export_heap!();
+        };
     };
 }
 
@@ -74,9 +86,42 @@ macro_rules! export_handler {
         $crate::export_handler!($type, manifest = "plugin.toml");
     };
     ($type:ty, manifest = $manifest:literal $(,)?) => {
-        $crate::__export!(__export_handler, handler, HandlerExport, Handler, $type, $manifest);
+        $crate::__embed!($manifest);
+
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: () = $crate::export::is_handler::<$type>();
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            use $crate::bindings::handler::exports::kimberlite::plugin::handler as exported;
+
+            struct Plugin;
+
+            impl exported::Guest for Plugin {
+                fn init(
+                    settings: ::std::vec::Vec<exported::Setting>,
+                ) -> ::core::result::Result<(), exported::InitError> {
+                    $crate::export::init_handler::<$type>(settings)
+                }
+
+                fn handle(batch: exported::Batch) -> exported::Answer {
+                    $crate::export::handle(batch)
+                }
+    }
+
+            $crate::bindings::handler::__export_handler!(Plugin with_types_in $crate::bindings::handler);
+            $crate::__export_heap!();
+        };
     };
 }
+
+/// What the macro checks where it exports nothing.
+#[cfg(not(target_arch = "wasm32"))]
+pub const fn is_collector<T: crate::Collector>() {}
+
+/// What the macro checks where it exports nothing.
+#[cfg(not(target_arch = "wasm32"))]
+pub const fn is_handler<T: crate::Handler>() {}
 
 #[cfg(target_arch = "wasm32")]
 pub use guest::*;
@@ -84,7 +129,6 @@ pub use guest::*;
 #[cfg(target_arch = "wasm32")]
 mod guest {
     use std::cell::RefCell;
-    use std::marker::PhantomData;
 
     #[cfg(feature = "count-allocations")]
     use crate::alloc::{HEAP, Survivor};
@@ -96,7 +140,7 @@ mod guest {
     use crate::bindings::imports::kimberlite::plugin::types::{InitError, Setting};
     use crate::collector::{Collector, Instance};
     use crate::error::Result;
-    use crate::handler::{Handler, answer};
+    use crate::handler::{HandleError, Handler, answer};
     use crate::log;
     use crate::settings::Settings;
 
@@ -128,52 +172,38 @@ mod guest {
 
     const NOT_INITIALISED: &str = "called before `init` has succeeded";
 
-    #[derive(Debug)]
-    pub struct CollectorExport<T>(PhantomData<T>);
-
-    impl<T: Collector + 'static> collector::Guest for CollectorExport<T> {
-        fn init(settings: Vec<Setting>) -> Result<(), InitError> {
-            log_panics();
-            let made = Instance::<T>::new(&Settings::from_wit(settings));
-            let made = made.map(|instance| COLLECTOR.set(Some(Box::new(instance))));
-            end_call();
-            Ok(made?)
-        }
-
-        fn collect(tick: collector::Tick) -> Result<collector::Batch, collector::CollectError> {
-            let batch = COLLECTOR.with_borrow_mut(|instance| match instance {
-                Some(instance) => Ok(instance.collect(tick)?),
-                None => Err(collector::CollectError::Failed(NOT_INITIALISED.to_owned())),
-            });
-            end_call();
-            batch
-        }
+    pub fn init_collector<T: Collector + 'static>(settings: Vec<Setting>) -> Result<(), InitError> {
+        log_panics();
+        let made = Instance::<T>::new(&Settings::from_wit(settings));
+        let made = made.map(|instance| COLLECTOR.set(Some(Box::new(instance))));
+        end_call();
+        Ok(made?)
     }
 
-    #[derive(Debug)]
-    pub struct HandlerExport<T>(PhantomData<T>);
+    pub fn collect(tick: collector::Tick) -> Result<collector::Batch, collector::CollectError> {
+        let batch = COLLECTOR.with_borrow_mut(|instance| match instance {
+            Some(instance) => Ok(instance.collect(tick)?),
+            None => Err(collector::CollectError::Failed(NOT_INITIALISED.to_owned())),
+        });
+        end_call();
+        batch
+    }
 
-    impl<T: Handler + 'static> handler::Guest for HandlerExport<T> {
-        fn init(settings: Vec<Setting>) -> Result<(), InitError> {
-            log_panics();
-            let made = T::new(&Settings::from_wit(settings));
-            let made = made.map(|instance| HANDLER.set(Some(Box::new(instance))));
-            end_call();
-            Ok(made?)
-        }
+    pub fn init_handler<T: Handler + 'static>(settings: Vec<Setting>) -> Result<(), InitError> {
+        log_panics();
+        let made = T::new(&Settings::from_wit(settings));
+        let made = made.map(|instance| HANDLER.set(Some(Box::new(instance))));
+        end_call();
+        Ok(made?)
+    }
 
-        fn handle(batch: handler::Batch) -> handler::Answer {
-            let answer = HANDLER.with_borrow_mut(|instance| match instance {
-                Some(instance) => instance.handle(&Batch::new(batch)),
-                None => handler::Answer::Retry(handler::Retry {
-                    after: None,
-                    reason: NOT_INITIALISED.to_owned(),
-                    done: Vec::new(),
-                }),
-            });
-            end_call();
-            answer
-        }
+    pub fn handle(batch: handler::Batch) -> handler::Answer {
+        let answer = HANDLER.with_borrow_mut(|instance| match instance {
+            Some(instance) => instance.handle(&Batch::new(batch)),
+            None => answer(Err(HandleError::retry(NOT_INITIALISED))),
+        });
+        end_call();
+        answer
     }
 
     #[cfg(feature = "count-allocations")]

@@ -22,7 +22,11 @@ pub enum Reason {
 }
 
 /// A number as it is recorded: every number type of Rust is one. Whole numbers are exact up to 2^53.
-#[diagnostic::on_unimplemented(message = "`{Self}` is not a number that can be recorded")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a number that can be recorded",
+    label = "needs a number, for instance an `f64` or a `u64`",
+    note = "a text becomes one by `text.parse::<f64>()?`"
+)]
 pub trait Number: Copy {
     /// The same as `f64`.
     fn number(self) -> f64;
