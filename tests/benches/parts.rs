@@ -1,0 +1,74 @@
+//! The agent's parts without its process: a config, the plugins it names, and a clock of one's choice.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kimberlite::agent;
+use kimberlite::clock::Clock;
+use kimberlite::config::Config;
+use kimberlite::config::manifest::PluginKind;
+use kimberlite::keeper::Keeper;
+use kimberlite::loader::{Loader, Prepared, machine_stats};
+use kimberlite::plugin::{AgentInfo, Engine};
+use kimberlite::sample::Element;
+use kimberlite::secrets::Secrets;
+use kimberlite::status::{AgentStatus, PluginHandle};
+use kimberlite_tests::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+/// A config and what is needed to start its plugins.
+pub struct Parts {
+    pub config: Config,
+    pub loader: Loader,
+    pub status: AgentStatus,
+    pub own: Arc<Element>,
+}
+
+impl Parts {
+    /// `config` are the plugins' tables.
+    pub fn new(config: &str, clock: Arc<dyn Clock>) -> Self {
+        let dir = TempDir::new();
+        let file = dir.write("kimberlite.toml", format!("[agent]\nname = \"web-1\"\nplugin_dirs = []\n\n{config}"));
+        let config = Config::load(&[PathBuf::from(file)], None, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+        let own = agent::own_element(&config);
+        let secrets = Secrets::default();
+        let info = AgentInfo { version: "0.0.0".to_owned(), id: "bench".to_owned(), name: "web-1".to_owned() };
+        let status = AgentStatus::new("bench", "web-1", clock.wall_ms(), secrets.clone());
+        let loader = Loader {
+            engine: Engine::new(None, config.agent.epoch_tick).unwrap(),
+            agent: config.agent.clone(),
+            info,
+            stats: machine_stats(&config.agent),
+            secrets,
+            clock,
+            state_dir: None,
+        };
+        Self { config, loader, status, own }
+    }
+
+    /// Everything up to the first instance of a collector.
+    pub fn collector(&self, name: &str) -> Prepared {
+        let table = &self.config.collectors[name].plugin;
+        self.loader.prepare(PluginKind::Collector, name, table).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    pub fn handler(&self, name: &str) -> Prepared {
+        let table = &self.config.handlers[name].plugin;
+        self.loader.prepare(PluginKind::Handler, name, table).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    pub fn handle(&self, name: &str, kind: PluginKind) -> PluginHandle {
+        self.status.plugin(name, kind)
+    }
+
+    /// What keeps a collector alive; nothing is started yet.
+    pub fn keeper(&self, name: &str) -> Keeper {
+        let table = &self.config.collectors[name].plugin;
+        agent::keeper(table, self.collector(name), self.handle(name, PluginKind::Collector))
+    }
+}
+
+/// As the agent's: one thread for everything.
+pub fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
