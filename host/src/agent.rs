@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -207,7 +207,7 @@ impl Agent {
     }
 
     /// Runs until SIGTERM or SIGINT, then delivers what is queued within `agent.grace`.
-    pub async fn run(mut self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<()> {
         let (commands, mut requests) = mpsc::channel(8);
         let admin = Admin::new(self.status.clone(), commands, self.last_samples());
         let unix = Listener::unix(&self.data.admin_socket())?;
@@ -236,7 +236,7 @@ impl Agent {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                Some(request) = requests.recv() => self.obey(request).await,
+                Some(request) = requests.recv() => self.obey(request),
                 () = upkeep.wait() => upkeep.work(),
             }
         }
@@ -288,37 +288,34 @@ impl Agent {
         })
     }
 
-    async fn obey(&mut self, AdminRequest { command, reply }: AdminRequest) {
-        let outcome = match &command {
-            AdminCommand::Release(name) => self.release(name).await,
-            AdminCommand::Resume(name) => self.resume(name).await,
-        };
-        // Whoever asked may have gone.
-        let _ = reply.send(outcome);
-    }
-
-    async fn release(&self, name: &str) -> Result<String, String> {
-        let ended = || format!("plugin `{name}` has ended");
-        if let Some(collector) = self.collectors.get(name) {
-            collector.commands.send(collector::Command::Release).await.map_err(|_| ended())?;
-            return Ok(format!("collector `{name}` may run at its next slot"));
+    /// Passes an order on. A plugin may be busy until its deadline, and the agent waits for nobody.
+    fn obey(&self, AdminRequest { command, reply }: AdminRequest) {
+        match command {
+            AdminCommand::Release(name) => match (self.collectors.get(&name), self.handlers.get(&name)) {
+                (Some(collector), _) => {
+                    let done = format!("collector `{name}` may run at its next slot");
+                    forward(collector, collector::Command::Release, reply, done);
+                }
+                (None, Some(handler)) => {
+                    forward(handler, delivery::Command::Release, reply, format!("handler `{name}` may run"));
+                }
+                (None, None) => refuse(reply, self.unknown(&name)),
+            },
+            AdminCommand::Resume(name) => match self.handlers.get(&name) {
+                Some(handler) => {
+                    let done = format!("handler `{name}` delivers again");
+                    forward(handler, delivery::Command::Resume, reply, done);
+                }
+                None if self.collectors.contains_key(&name) => refuse(
+                    reply,
+                    format!(
+                        "`{name}` is a collector, and only handlers are halted; \
+                         `kimberlite release {name}` ends a quarantine"
+                    ),
+                ),
+                None => refuse(reply, self.unknown(&name)),
+            },
         }
-        let Some(handler) = self.handlers.get(name) else { return Err(self.unknown(name)) };
-        handler.commands.send(delivery::Command::Release).await.map_err(|_| ended())?;
-        Ok(format!("handler `{name}` may run"))
-    }
-
-    async fn resume(&self, name: &str) -> Result<String, String> {
-        if self.collectors.contains_key(name) {
-            return Err(format!(
-                "`{name}` is a collector, and only handlers are halted; \
-                 `kimberlite release {name}` ends a quarantine"
-            ));
-        }
-        let Some(handler) = self.handlers.get(name) else { return Err(self.unknown(name)) };
-        let sent = handler.commands.send(delivery::Command::Resume).await;
-        sent.map_err(|_| format!("handler `{name}` has ended"))?;
-        Ok(format!("handler `{name}` delivers again"))
     }
 
     fn unknown(&self, name: &str) -> String {
@@ -354,6 +351,22 @@ impl Agent {
         }
         crate::plugin::drain_stdout(Duration::from_secs(1));
     }
+}
+
+type Reply = oneshot::Sender<Result<String, String>>;
+
+/// Tells a plugin's task, and then whoever asked.
+fn forward<C: Send + 'static>(running: &Running<C>, command: C, reply: Reply, done: String) {
+    let commands = running.commands.clone();
+    tokio::spawn(async move {
+        let sent = commands.send(command).await;
+        // Whoever asked may have gone.
+        drop(reply.send(sent.map(|()| done).map_err(|_| "the plugin has ended".to_owned())));
+    });
+}
+
+fn refuse(reply: Reply, why: String) {
+    drop(reply.send(Err(why)));
 }
 
 /// Waits for tasks; those that are not over by then are ended.

@@ -85,7 +85,8 @@ impl Alone {
 pub(super) fn refused(faults: Faults) -> Ended {
     let mut text = faults.to_string();
     if text.contains("does not grant") {
-        text += "\n  or, for this run: `--grant CAPABILITY=VALUE` for each, as in `--grant read=/proc/uptime`";
+        text +=
+            "\n  or, for this run: `--grant CAPABILITY=VALUE` for each, as in `--grant read=/proc/uptime`";
     }
     Ended::Config(text)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 
 use super::alone::{Alone, loader, refused};
+use super::table::{size, table};
 use super::{Ended, Session, print, runtime};
 use crate::agent::{own_element, series_config};
 use crate::clock::{Clock, RealClock, VirtualClock};
@@ -65,7 +66,7 @@ impl Collect {
             run += 1;
             lone.run(run, clock.wall_ms()).await?;
         }
-        lone.verdict()
+        lone.verdict().await
     }
 
     async fn recorded(&self, session: &Session, mut config: Config) -> Result<(), Ended> {
@@ -104,7 +105,7 @@ impl Collect {
                 }
             }
         }
-        lone.verdict()
+        lone.verdict().await
     }
 
     async fn start_collector(
@@ -218,7 +219,16 @@ impl Lone {
         }
     }
 
-    fn verdict(self) -> Result<(), Ended> {
+    /// What an author wants to know next, and whether all went well.
+    async fn verdict(mut self) -> Result<(), Ended> {
+        if !self.json {
+            let linear = size(self.instance.memory().linear as u64);
+            let heap = self.instance.heap().await;
+            let heap = heap.map_or_else(String::new, |heap| {
+                format!(", {} of heap in use, {} at most", size(heap.live_bytes), size(heap.peak_bytes))
+            });
+            print(&format!("memory: {linear} linear{heap}\n"));
+        }
         if self.failed { Err(Ended::Found) } else { Ok(()) }
     }
 }
@@ -267,7 +277,7 @@ fn readable(batch: &Batch, run: u64, own: &Element) -> String {
     });
     let rows: Vec<Vec<String>> = samples.chain(summaries).chain(events).chain(checks).collect();
     let title = format!("run {run}");
-    super::table::table(&[&title, "", ""], &rows)
+    table(&[&title, "", ""], &rows)
 }
 
 fn recorded_stats(config: &Config) -> HostStats {

@@ -20,10 +20,11 @@ use super::interface::{self, Exports};
 use super::section::{self, Wasm};
 use super::store::Guest;
 use super::ticker::Ticker;
-use crate::config::manifest::Manifest;
+use crate::config::manifest::{Manifest, PluginKind};
 
-/// The contract as 0.1.0 froze it: every component is compared with this one.
-const CONTRACT: &[u8] = include_bytes!("../../../wit/frozen/plugin-0.1.0.wasm");
+/// The contract as 0.1.0 froze it: every component is compared with one of these.
+const COLLECTOR: &[u8] = include_bytes!("../../../wit/frozen/collector-0.1.0.wasm");
+const HANDLER: &[u8] = include_bytes!("../../../wit/frozen/handler-0.1.0.wasm");
 
 /// Compiles and instantiates. Cheap to clone.
 #[derive(Clone)]
@@ -137,7 +138,10 @@ impl Engine {
     fn check_types(&self, component: &Component) -> Result<(), String> {
         let inner = &*self.inner;
         let exports = interface::exports(component, &inner.wasmtime)?;
-        let contract = self.contract()?;
+        let contract = self.contract(match exports.kind {
+            PluginKind::Collector => COLLECTOR,
+            PluginKind::Handler => HANDLER,
+        })?;
         let mut found = Vec::new();
         for name in [exports.kind.as_str(), "diagnostics"] {
             found.extend(interface::differences(component, &contract, &inner.wasmtime, name));
@@ -152,13 +156,13 @@ impl Engine {
         ))
     }
 
-    fn contract(&self) -> Result<Component, String> {
+    fn contract(&self, frozen: &[u8]) -> Result<Component, String> {
         let inner = &*self.inner;
-        let sha256 = hex(&Sha256::digest(CONTRACT));
+        let sha256 = hex(&Sha256::digest(frozen));
         if let Some(found) = inner.cache.as_ref().and_then(|cache| cache.load(&inner.wasmtime, &sha256)) {
             return Ok(found);
         }
-        let contract = self.compile(CONTRACT)?;
+        let contract = self.compile(frozen)?;
         if let Some(cache) = &inner.cache {
             cache.store(&sha256, &contract);
         }
@@ -271,5 +275,56 @@ fn link_error(error: &wasmtime::Error) -> String {
         format!(
             "imports `{name}`, which this agent does not offer; plugins may import kimberlite:plugin and WASI 0.2"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine() -> Engine {
+        Engine::new(None, Duration::from_millis(10)).unwrap()
+    }
+
+    #[test]
+    fn components_of_0_1_0_load_for_ever() {
+        for (frozen, kind) in [(COLLECTOR, PluginKind::Collector), (HANDLER, PluginKind::Handler)] {
+            let plugin = engine().load(frozen, "frozen").unwrap();
+            assert_eq!(plugin.exports.kind, kind);
+            assert_eq!(plugin.exports.version, "0.1.0");
+            assert!(plugin.exports.diagnostics && plugin.manifest.is_bare);
+        }
+    }
+
+    #[test]
+    fn what_is_no_plugin_is_refused_in_words() {
+        let engine = engine();
+        let refusal = |bytes: &[u8]| engine.load(bytes, "x").unwrap_err();
+        assert_eq!(refusal(b""), "is empty");
+        assert_eq!(refusal(b"\x7fELF"), "is not WebAssembly");
+        assert!(refusal(&COLLECTOR[..COLLECTOR.len() / 2]).contains("does not compile"));
+        assert!(refusal(&wasm_encoder::Module::new().finish()).contains("core module"));
+        assert!(refusal(&wasm_encoder::Component::new().finish()).contains("exports neither"));
+    }
+
+    #[test]
+    fn compiled_code_that_was_tampered_with_is_compiled_anew() {
+        let dir = std::env::temp_dir().join(format!("kimberlite-cache-{}", std::process::id()));
+        let load = || {
+            let engine = Engine::new(Some(dir.clone()), Duration::from_millis(10)).unwrap();
+            engine.load(COLLECTOR, "frozen").unwrap()
+        };
+        load();
+        let code = || {
+            let mut entries = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+            entries.find(|path| path.extension().is_some_and(|extension| extension == "cwasm")).unwrap()
+        };
+        let whole = std::fs::read(code()).unwrap();
+        let mut bent = whole.clone();
+        *bent.last_mut().unwrap() ^= 1;
+        std::fs::write(code(), &bent).unwrap();
+        load();
+        assert_eq!(std::fs::read(code()).unwrap(), whole);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }
