@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use wasm_encoder::reencode::{Error as ReencodeError, Reencode, ReencodeComponent};
+use wasm_encoder::{CodeSection, Component, HeapType, Instruction};
+use wasmparser::{FunctionBody, Operator, Parser};
+
 const TARGET: &str = "wasm32-wasip2";
 const COMPONENTS: [&str; 2] = ["hostile-collector", "hostile-handler"];
 
@@ -26,6 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::copy(&built, &copy)?;
         println!("cargo::rustc-env={}={}", name.replace('-', "_").to_uppercase(), copy.display());
     }
+    let grown = out.join("grows-tables.wasm");
+    fs::write(&grown, grows_tables(&fs::read(out.join("hostile-collector.wasm"))?)?)?;
+    println!("cargo::rustc-env=GROWS_TABLES={}", grown.display());
     println!("cargo::rustc-env=TARGET_DIR={}", out.ancestors().nth(4).ok_or("OUT_DIR")?.display());
     Ok(())
 }
@@ -48,3 +55,45 @@ fn build(source: &Path, target_dir: &Path) -> Result<(), Box<dyn Error>> {
         Err(format!("building {} failed; see above", source.display()).into())
     }
 }
+
+/// A component that, wherever it would grow its memory, grows a table by a million elements. No compiler
+/// makes such a thing.
+fn grows_tables(component: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut grown = Component::new();
+    GrowTables.parse_component(&mut grown, Parser::new(0), component)?;
+    Ok(grown.finish())
+}
+
+struct GrowTables;
+
+impl Reencode for GrowTables {
+    type Error = std::convert::Infallible;
+
+    fn parse_function_body(
+        &mut self,
+        code: &mut CodeSection,
+        body: FunctionBody<'_>,
+    ) -> Result<(), ReencodeError<Self::Error>> {
+        let mut function = self.new_function_with_parsed_locals(&body)?;
+        let mut reader = body.get_operators_reader()?;
+        while !reader.eof() {
+            if let Operator::MemoryGrow { .. } = reader.clone().read()? {
+                reader.read()?;
+                for instruction in [
+                    Instruction::Drop,
+                    Instruction::RefNull(HeapType::FUNC),
+                    Instruction::I32Const(1_000_000),
+                    Instruction::TableGrow(0),
+                ] {
+                    function.instruction(&instruction);
+                }
+            } else {
+                function.instruction(&self.parse_instruction(&mut reader)?);
+            }
+        }
+        code.function(&function);
+        Ok(())
+    }
+}
+
+impl ReencodeComponent for GrowTables {}

@@ -87,9 +87,10 @@ fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     let agent = Agent::start_with(KIMBERLITE, "self_metrics = false", &config);
     let out = agent.wait_for("out", "has delivered", |out| delivered(out) >= 24);
     assert_eq!(out.figure("delivery/dead_letters"), 0, "{out:?}");
-    let items =
-        |line: &Value| line["message"].as_str()?.strip_prefix("took ")?.split(' ').next()?.parse().ok();
-    let largest = agent.log().iter().filter_map(items).max::<usize>();
+    let items = |line: &Value| {
+        line["message"].as_str()?.strip_prefix("took ")?.split(' ').next()?.parse::<usize>().ok()
+    };
+    let largest = agent.log().iter().filter_map(items).max();
     assert!(largest <= Some(3), "{largest:?}");
 }
 

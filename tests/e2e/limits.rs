@@ -1,8 +1,6 @@
 //! A plugin that takes too much is ended, says why, and disturbs nobody.
 
-use std::fs;
-
-use kimberlite_tests::{Agent, LineSink, TempDir, grows_tables};
+use kimberlite_tests::{Agent, GROWS_TABLES, HOSTILE_COLLECTOR, LineSink};
 
 use crate::{KIMBERLITE, collector, handler};
 
@@ -157,12 +155,9 @@ fn whoever_brings_too_much_is_ended_and_nothing_of_that_run_counts() {
 
 #[test]
 fn whoever_grows_tables_is_ended() {
-    let files = TempDir::new();
-    let wasm = files.write("grows-tables.wasm", grows_tables());
-    // Memory it was born with serves it for a while.
+    // The memory it was born with serves it for a while.
     let table = collector("grows-tables", "mode = \"hoard\", amount = 2", "limits = { failures = 2 }");
-    let own = fs::canonicalize(kimberlite_tests::HOSTILE_COLLECTOR).unwrap();
-    let table = table.replace(own.to_str().unwrap(), &wasm);
+    let table = table.replace(HOSTILE_COLLECTOR, GROWS_TABLES);
     let agent = Agent::start(KIMBERLITE, &(table + &collector("good", "", "")));
     let plugin = agent.wait_for("grows-tables", "is killed", |plugin| plugin.kills("host-limit") > 0);
     assert!(plugin.last_failure().1.contains("limits.tables"), "{plugin:?}");

@@ -1,64 +1,19 @@
-//! Components for tests: where `build.rs` put them, one made by hand, one in Python.
+//! Components for tests: where `build.rs` put them, and one in Python.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use wasm_encoder::reencode::{Error, Reencode, ReencodeComponent};
-use wasm_encoder::{CodeSection, Component, Function, HeapType, Instruction};
-use wasmparser::{FunctionBody, Operator, Parser};
-
 /// Misbehaves as its settings say.
 pub const HOSTILE_COLLECTOR: &str = env!("HOSTILE_COLLECTOR");
 /// Misbehaves as its settings say.
 pub const HOSTILE_HANDLER: &str = env!("HOSTILE_HANDLER");
+/// The hostile collector, but wherever it would grow its memory it grows a table.
+pub const GROWS_TABLES: &str = env!("GROWS_TABLES");
 
 /// The version that the Python component is built with.
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
-
-/// The hostile collector, but wherever it would grow its memory it grows a table, by a million
-/// elements. No compiler makes such a thing.
-pub fn grows_tables() -> Vec<u8> {
-    let bytes = fs::read(HOSTILE_COLLECTOR).unwrap();
-    let mut component = Component::new();
-    GrowTables.parse_component(&mut component, Parser::new(0), &bytes).unwrap();
-    component.finish()
-}
-
-struct GrowTables;
-
-impl Reencode for GrowTables {
-    type Error = std::convert::Infallible;
-
-    fn parse_function_body(
-        &mut self,
-        code: &mut CodeSection,
-        body: FunctionBody<'_>,
-    ) -> Result<(), Error<Self::Error>> {
-        let mut function: Function = self.new_function_with_parsed_locals(&body)?;
-        let mut reader = body.get_operators_reader()?;
-        while !reader.eof() {
-            if let Operator::MemoryGrow { .. } = reader.clone().read()? {
-                reader.read()?;
-                for instruction in [
-                    Instruction::Drop,
-                    Instruction::RefNull(HeapType::FUNC),
-                    Instruction::I32Const(1_000_000),
-                    Instruction::TableGrow(0),
-                ] {
-                    function.instruction(&instruction);
-                }
-            } else {
-                function.instruction(&self.parse_instruction(&mut reader)?);
-            }
-        }
-        code.function(&function);
-        Ok(())
-    }
-}
-
-impl ReencodeComponent for GrowTables {}
 
 /// The collector in Python, built once and kept; none: it cannot be built here, which only outside
 /// of CI is no failure.

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use agent::{Agent, Ended, Plugin};
-pub use components::{HOSTILE_COLLECTOR, HOSTILE_HANDLER, grows_tables, python};
+pub use components::{GROWS_TABLES, HOSTILE_COLLECTOR, HOSTILE_HANDLER, python};
 pub use dir::TempDir;
 pub use http_sink::{HttpSink, Reply, Request};
 pub use line_sink::LineSink;
