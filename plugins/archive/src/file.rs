@@ -53,7 +53,11 @@ impl ArchiveFile {
         let start = mend(&mut file).map_err(|error| failed(&error, 0))?;
         match file.write_all(lines.text()).and_then(|()| file.flush()) {
             Ok(()) => Ok(()),
-            Err(error) => Err(failed(&error, undo_torn(&file, start, lines))),
+            Err(error) => {
+                // WASI keeps the system's own reason to itself, and the usual one is a full disk.
+                let reason = format!("cannot write: {error}; is the disk full?");
+                Err(failed(&reason, undo_torn(&file, start, lines)))
+            }
         }
     }
 

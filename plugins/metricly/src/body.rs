@@ -331,8 +331,9 @@ mod tests {
             .of(&db())
             .gauge("b", 3)
             .build();
-        let items: Vec<_> = batch.elements().map(|element| metrics(&batch, element).unwrap().items).collect();
-        assert_eq!(items, [vec![0..1, 2..3], vec![1..2]]);
+        let items: Vec<_> =
+            batch.elements().flat_map(|element| metrics(&batch, element).unwrap().items).collect();
+        assert_eq!(items, [0..1, 2..3, 1..2]);
         assert_eq!(posted(&batch)[1][0]["samples"], json!([{ "metricId": "a", "timestamp": 0, "val": 2 }]));
     }
 

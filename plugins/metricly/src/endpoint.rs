@@ -8,6 +8,7 @@ pub(crate) struct Endpoint {
     events: String,
     /// Without name, element and time.
     checks: String,
+    origin: String,
     key: String,
 }
 
@@ -47,9 +48,15 @@ impl Endpoint {
                 "{origin}{}",
                 path.replacen("/ingest/", "/check/", 1).replacen("/infrastructure", "", 1)
             ),
-            metrics: origin + &path,
+            metrics: format!("{origin}{path}"),
+            origin,
             key,
         })
+    }
+
+    /// All that may be said in public: `https://H`.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
     }
 
     pub(crate) fn metrics(&self) -> &str {

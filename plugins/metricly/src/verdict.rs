@@ -26,7 +26,7 @@ impl Verdict {
     /// `what` was answered with this.
     pub(crate) fn of(what: &str, response: &Response) -> Self {
         let status = response.status();
-        let reason = format!("the {what} post was answered with status {status}");
+        let reason = format!("{what} was answered with status {status}");
         match status {
             200..300 => Self::Delivered,
             401 | 403 => Self::Halt(format!("{reason}: the key is not accepted; see `api_key`")),
@@ -40,7 +40,7 @@ impl Verdict {
 
     /// `what` was not answered at all.
     pub(crate) fn unanswered(what: &str, error: &str) -> Self {
-        Self::Later { after: None, reason: format!("the {what} post failed: {error}") }
+        Self::Later { after: None, reason: format!("{what} failed: {error}") }
     }
 }
 
