@@ -85,10 +85,12 @@ impl ArchiveFile {
         if fs::exists(&rotated)? {
             return Err(io::Error::other(format!("{} exists already", rotated.display())));
         }
-        match fs::rename(&self.path, &rotated) {
+        match OpenOptions::new().read(true).append(true).open(&self.path) {
+            Ok(mut file) => mend(&mut file)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            renamed => renamed?,
-        }
+            Err(error) => return Err(error),
+        };
+        fs::rename(&self.path, &rotated)?;
         self.remove_old()
     }
 
@@ -306,6 +308,17 @@ pub(crate) mod tests {
             folder.file("midnight", 7).append(&lines(&["c"]), 0).unwrap();
             assert_eq!(folder.read("a.log"), format!("{whole}test.c 1 0\n"));
         }
+    }
+
+    #[test]
+    fn torn_line_is_cut_off_before_a_rotation_too() {
+        let folder = Folder::new("torn-rotated");
+        let mut file = folder.file("midnight", 7);
+        file.append(&lines(&["a"]), MONDAY).unwrap();
+        folder.write("a.log", "test.a 1 0\ntest.b");
+        file.append(&lines(&["b"]), MONDAY + DAY).unwrap();
+        assert_eq!(folder.read("a.log.2017-08-21"), "test.a 1 0\n");
+        assert_eq!(folder.read("a.log"), "test.b 1 0\n");
     }
 
     #[test]
