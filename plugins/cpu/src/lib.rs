@@ -243,10 +243,9 @@ mod tests {
     #[test]
     fn simple_says_nothing_of_a_reset_or_of_no_time() {
         let mut collect = collect(&[("simple", true)]);
-        for next in
-            [total(100.0, 0.0, 50.0, 1000.0), total(101.0, 0.0, 51.0, 3.0), total(101.0, 0.0, 51.0, 3.0)]
-        {
-            set_host_stats("cpu", next);
+        let (before, after) = ([100.0, 0.0, 50.0, 1000.0], [3.0, 0.0, 60.0, 1500.0]);
+        for [user, nice, system, idle] in [before, after, after] {
+            set_host_stats("cpu", total(user, nice, system, idle));
             assert!(collect.run(0).unwrap().names().is_empty());
         }
     }

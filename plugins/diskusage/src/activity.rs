@@ -133,12 +133,12 @@ impl Activity {
             figure("io_milliseconds", "millisecond", self.io_ms),
             figure("io_milliseconds_weighted", "millisecond", self.weighted_ms),
             figure("io_in_progress", "operation", self.in_progress),
-            figure("reads_per_second", "operation/second", per_second(self.reads)),
-            figure("writes_per_second", "operation/second", per_second(self.writes)),
-            figure("read_requests_merged_per_second", "operation/second", per_second(self.reads_merged)),
-            figure("write_requests_merged_per_second", "operation/second", per_second(self.writes_merged)),
+            figure("reads_per_second", "operation/s", per_second(self.reads)),
+            figure("writes_per_second", "operation/s", per_second(self.writes)),
+            figure("read_requests_merged_per_second", "operation/s", per_second(self.reads_merged)),
+            figure("write_requests_merged_per_second", "operation/s", per_second(self.writes_merged)),
             figure("io", "operation", self.io()),
-            figure("iops", "operation/second", per_second(self.io())),
+            figure("iops", "operation/s", per_second(self.io())),
             figure("average_queue_length", "operation", per_second(self.weighted_ms) / 1000.0),
             figure("util_percentage", "percent", per_second(self.io_ms) / 10.0),
             figure("read_await", "millisecond", ratio(self.reads_ms, self.reads)),
@@ -157,8 +157,8 @@ impl Activity {
         [
             figure(("reads_", ""), "", read),
             figure(("writes_", ""), "", written),
-            figure(("read_", "_per_second"), "/second", read / self.seconds),
-            figure(("write_", "_per_second"), "/second", written / self.seconds),
+            figure(("read_", "_per_second"), "/s", read / self.seconds),
+            figure(("write_", "_per_second"), "/s", written / self.seconds),
             figure(("average_request_size_", ""), "", ratio(read + written, self.io())),
         ]
     }
