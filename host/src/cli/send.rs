@@ -67,6 +67,13 @@ impl Send {
         let sums = delivery.finish(self.give_up).await;
         crate::plugin::drain_stdout(Duration::from_secs(5));
 
+        if sums.unconfirmed > 0 {
+            complain(&format!(
+                "handler `{name}`: whether {} samples arrived cannot be told: the receiver closed the \
+                 connection behind them",
+                sums.unconfirmed
+            ));
+        }
         let left = total - sums.delivered - sums.dead_lettered;
         if left == 0 && sums.dead_lettered == 0 {
             return Ok(());

@@ -300,6 +300,19 @@ bytes = "64KiB"
     }
 
     #[test]
+    fn folder_of_a_file_that_a_setting_names_is_asked() {
+        let archive = r#"
+name = "archive"
+kind = "handler"
+version = "1"
+settings.log_file = { type = "text" }
+capabilities.write = { ask = ["{log_file/..}"], reason = "to rotate" }
+"#;
+        let asks = Manifest::parse(archive).unwrap().asks(&settings(&[("log_file", text("/var/log/k/a.log"))]));
+        assert_eq!(asks.unwrap()[0].targets[0].to_string(), "/var/log/k");
+    }
+
+    #[test]
     fn a_value_that_looks_like_a_placeholder_stays_a_value() {
         let settings =
             settings(&[("host", text("{host}")), ("port", SettingValue::Whole(1)), ("proto", text("tcp"))]);

@@ -3,6 +3,7 @@
 //! Uses: `spec`, for what a placeholder may name; `capability`.
 
 use std::net::Ipv6Addr;
+use std::path::Path;
 
 use indexmap::IndexMap;
 
@@ -137,9 +138,15 @@ fn when(settings: &IndexMap<String, SettingSpec>, table: &mut Reader<'_>) -> Vec
     conditions
 }
 
+/// Behind a key: the folder of that file, as in `{log_file/..}`.
+const FOLDER: &str = "/..";
+
 /// The keys in `{host}:{port}`.
 fn placeholders(pattern: &str) -> impl Iterator<Item = &str> {
-    pattern.split('{').skip(1).filter_map(|part| Some(part.split_once('}')?.0))
+    pattern.split('{').skip(1).filter_map(|part| {
+        let hole = part.split_once('}')?.0;
+        Some(hole.strip_suffix(FOLDER).unwrap_or(hole))
+    })
 }
 
 /// `pattern` with the values of its placeholders, once for each item of a list. Values are not
@@ -147,6 +154,10 @@ fn placeholders(pattern: &str) -> impl Iterator<Item = &str> {
 fn fill<'a>(pattern: &str, value: &impl Fn(&str) -> Option<&'a SettingValue>) -> Vec<String> {
     let hole = pattern.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
     let Some((before, (key, after))) = hole else { return vec![pattern.to_owned()] };
+    let (key, is_folder) = match key.strip_suffix(FOLDER) {
+        Some(key) => (key, true),
+        None => (key, false),
+    };
     let texts = match value(key) {
         None => Vec::new(),
         Some(SettingValue::Text(text)) => vec![text.clone()],
@@ -160,7 +171,11 @@ fn fill<'a>(pattern: &str, value: &impl Fn(&str) -> Option<&'a SettingValue>) ->
     for text in texts {
         // An IPv6 address before a port is written in brackets.
         let is_bracketed = after.starts_with(':') && text.parse::<Ipv6Addr>().is_ok();
-        let text = if is_bracketed { format!("[{text}]") } else { text };
+        let text = match (is_folder, Path::new(&text).parent()) {
+            (true, Some(folder)) => folder.to_string_lossy().into_owned(),
+            _ if is_bracketed => format!("[{text}]"),
+            _ => text,
+        };
         filled.extend(tails.iter().map(|tail| format!("{before}{text}{tail}")));
     }
     filled
