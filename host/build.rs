@@ -44,9 +44,6 @@ fn plugins(root: &Path) -> Result<Vec<String>, Box<dyn Error>> {
         }
     }
     names.sort();
-    if let Ok(only) = env::var("KB_ONLY") {
-        names.retain(|name| only.split(',').any(|o| o == name));
-    } // DEV
     Ok(names)
 }
 
