@@ -275,6 +275,12 @@ mod tests {
     }
 
     #[test]
+    fn key_that_is_a_value_and_a_table_is_an_error() {
+        let settings = Settings::new().with("url", "x").with("tls", true).with("tls.verify", true);
+        assert_eq!(problem(settings), "setting `tls`: is a value and a table at once");
+    }
+
+    #[test]
     fn key_that_begins_like_another_is_its_own_field() {
         #[derive(serde::Deserialize)]
         struct Both {
