@@ -46,6 +46,7 @@ macro_rules! __export_heap {
 /// The crate's `plugin.toml` becomes part of the component; another file is named by
 /// `export_collector!(Uptime, manifest = "uptime.toml")`, from the folder of `Cargo.toml`.
 #[macro_export]
+#[rustfmt::skip] // it loses count of the braces
 macro_rules! export_collector {
     ($type:ty $(,)?) => { $crate::export_collector!($type, manifest = "plugin.toml"); };
     ($type:ty, manifest = $manifest:literal $(,)?) => {
@@ -61,11 +62,15 @@ macro_rules! export_collector {
             struct Plugin;
 
             impl exported::Guest for Plugin {
-                fn init(settings: ::std::vec::Vec<exported::Setting>) -> ::core::result::Result<(), exported::InitError> {
+                fn init(
+                    settings: ::std::vec::Vec<exported::Setting>,
+                ) -> ::core::result::Result<(), exported::InitError> {
                     $crate::export::init_collector::<$type>(settings)
                 }
 
-                fn collect(tick: exported::Tick) -> ::core::result::Result<exported::Batch, exported::CollectError> {
+                fn collect(
+                    tick: exported::Tick,
+                ) -> ::core::result::Result<exported::Batch, exported::CollectError> {
                     $crate::export::collect(tick)
                 }
             }
@@ -81,6 +86,7 @@ macro_rules! export_collector {
 /// The crate's `plugin.toml` becomes part of the component; another file is named by
 /// `export_handler!(Stdout, manifest = "stdout.toml")`, from the folder of `Cargo.toml`.
 #[macro_export]
+#[rustfmt::skip] // it loses count of the braces
 macro_rules! export_handler {
     ($type:ty $(,)?) => {
         $crate::export_handler!($type, manifest = "plugin.toml");
@@ -107,7 +113,7 @@ macro_rules! export_handler {
                 fn handle(batch: exported::Batch) -> exported::Answer {
                     $crate::export::handle(batch)
                 }
-    }
+            }
 
             $crate::bindings::handler::__export_handler!(Plugin with_types_in $crate::bindings::handler);
             $crate::__export_heap!();
