@@ -87,7 +87,7 @@ fn each_bad_file_is_told_for_what_it_is_and_the_rest_runs() {
         ("nameless", &["no plugin `nameless`", "cpu"]),
     ];
     let agent = Agent::start(KIMBERLITE, &config);
-    agent.wait_for("good", "runs", |good| good.figure("samples_total") > 2);
+    agent.wait_for("good", "runs", |good| good.runs() > 2);
     let validated = verb(KIMBERLITE, &["validate", "-c", &agent.config_file()]).expect_code(1);
     let validated = validated.stdout + &validated.stderr;
     let expected = bad.iter().map(|(name, _, words)| (*name, *words)).chain(more);
@@ -157,7 +157,7 @@ fn a_setting_that_is_missing_or_unknown_is_named_with_its_line() {
 #[test]
 fn a_data_directory_in_use_is_refused_with_the_owners_pid() {
     let agent = Agent::start(KIMBERLITE, &collector("good", "", ""));
-    agent.wait_for("good", "runs", |good| good.figure("samples_total") > 0);
+    agent.wait_for("good", "runs", |good| good.runs() > 0);
     let second = verb(KIMBERLITE, &["run", "-c", &agent.config_file()]).expect_code(74);
     says(&second, &["in use", "data_dir"]);
     let pid = fs::read_to_string(agent.dir.join("data/lock")).unwrap();

@@ -26,7 +26,7 @@ fn each_is_logged(attempts: &[Attempt]) -> Agent {
         attempts.iter().map(|attempt| collector(attempt.name, &attempt.settings, &attempt.grant)).collect();
     let agent = Agent::start(KIMBERLITE, &config);
     for Attempt { name, words, .. } in attempts {
-        let plugin = agent.wait_for(name, "has run", |plugin| plugin.figure("samples_total") > 0);
+        let plugin = agent.wait_for(name, "has run", |plugin| plugin.runs() > 0);
         assert_eq!(plugin.figure("failures"), 0, "{plugin:?}");
         let name = format!("\"plugin\":\"{name}\"");
         let words: Vec<&str> = words.iter().copied().chain([name.as_str()]).collect();
@@ -169,17 +169,28 @@ fn what_asks_for_more_than_it_is_granted_is_parked_with_the_line_that_is_missing
     for words in ["10.0.0.7:2003", "state", "grant = ", "kimberlite.toml:", "to hold connections"] {
         assert!(waits_for.contains(words), "{words:?} is not in:\n{waits_for}");
     }
-    agent.wait_for("good", "runs", |good| good.figure("samples_total") > 0);
+    agent.wait_for("good", "runs", |good| good.runs() > 0);
 }
 
 #[test]
-fn what_a_call_stored_counts_only_if_it_ends_well_and_outlives_the_agent() {
-    let table = collector("store", "mode = \"remember\", ask_state = true", "grant = { state = true }");
-    let agent = Agent::start(KIMBERLITE, &table);
-    agent.wait_for_log(&["remembers 1 calls"]);
+fn what_a_call_stored_outlives_the_agent_if_the_call_ended_well() {
+    let config: String = ["remember", "remember-in-vain"]
+        .iter()
+        .map(|mode| {
+            let settings = format!("mode = \"{mode}\", ask_state = true");
+            collector(mode, &settings, "grant = { state = true }\nlimits = { failures = 3 }")
+        })
+        .collect();
+    let agent = Agent::start(KIMBERLITE, &config);
+    agent.wait_for_log(&["remembers 2 calls", "\"remember\""]);
+    agent.wait_for("remember-in-vain", "was killed twice", |plugin| plugin.kills("trap") >= 2);
     let (ended, dir) = agent.stop_and_keep();
-    let runs = ended.stderr.iter().filter(|line| line.contains("remembers")).count();
-    let agent = Agent::start_in(dir, KIMBERLITE, "", &table);
-    agent.wait_for_log(&[&format!("remembers {runs} calls")]);
-    assert!(!agent.has_logged(&["remembers 0 calls"]));
+    let said = |line: &String| line.contains("remembers") && line.contains("\"remember\"");
+    let runs = ended.stderr.iter().filter(|line| said(line)).count();
+    let vain = |line: &String| line.contains("remembers 2") && line.contains("in-vain");
+    assert!(!ended.stderr.iter().any(vain), "{ended:?}");
+
+    let agent = Agent::start_in(dir, KIMBERLITE, "", &config);
+    agent.wait_for_log(&[&format!("remembers {} calls", runs + 1), "\"remember\""]);
+    agent.wait_for_log(&["remembers 1 calls", "in-vain"]);
 }

@@ -15,7 +15,7 @@ fn lines_beyond_the_limit_of_a_call_are_dropped_and_counted() {
             agent.wait_for(name, "has dropped lines", |plugin| plugin.figure("log_lines_dropped") > 0);
         agent.wait_for_log(&[name, "limits.log_lines"]);
         assert_eq!((plugin.state(), plugin.figure("failures")), ("running", 0), "{plugin:?}");
-        let runs = usize::try_from(plugin.figure("collect_duration/count")).unwrap() + 2;
+        let runs = usize::try_from(plugin.runs()).unwrap() + 2;
         let lines =
             agent.log().iter().filter(|line| line["message"].as_str().unwrap().contains(noise)).count();
         assert!(lines > 0 && lines <= 20 * runs, "{lines} lines in {runs} runs");
@@ -26,7 +26,7 @@ fn lines_beyond_the_limit_of_a_call_are_dropped_and_counted() {
 fn a_line_without_end_is_cut() {
     let agent =
         Agent::start(KIMBERLITE, &collector("endless", "mode = \"endless-output\", amount = 5000", ""));
-    agent.wait_for("endless", "has run twice", |plugin| plugin.figure("collect_duration/count") > 1);
+    agent.wait_for("endless", "has run twice", |plugin| plugin.runs() > 1);
     let longest = agent.log().iter().map(|line| line.to_string().len()).max();
     assert!(longest < Some(10_000), "{longest:?}");
 }
@@ -38,7 +38,7 @@ fn nonsense_is_dropped_with_a_reason_and_the_rest_of_the_run_counts() {
         modes.iter().map(|mode| collector(mode, &format!("mode = \"{mode}\", amount = 5000"), "")).collect();
     let agent = Agent::start(KIMBERLITE, &config);
     for mode in modes {
-        let plugin = agent.wait_for(mode, "has run twice", |plugin| plugin.figure("samples_total") > 2);
+        let plugin = agent.wait_for(mode, "has run twice", |plugin| plugin.runs() > 2);
         let dropped = plugin.0["dropped"].as_object().unwrap();
         assert!(!dropped.is_empty(), "{mode} dropped nothing: {plugin:?}");
         assert_eq!((plugin.state(), plugin.figure("failures")), ("running", 0), "{plugin:?}");
@@ -51,7 +51,7 @@ fn nonsense_is_dropped_with_a_reason_and_the_rest_of_the_run_counts() {
 fn a_batch_whose_columns_do_not_match_does_not_bring_the_agent_down() {
     let config = collector("uneven", "mode = \"uneven-columns\"", "") + &collector("good", "", "");
     let agent = Agent::start(KIMBERLITE, &config);
-    agent.wait_for("uneven", "has run", |plugin| plugin.figure("collect_duration/count") > 1);
-    let good = agent.wait_for("good", "runs on", |good| good.figure("collect_duration/count") > 2);
+    agent.wait_for("uneven", "has run", |plugin| plugin.runs() > 1);
+    let good = agent.wait_for("good", "runs on", |good| good.runs() > 2);
     assert_eq!((good.state(), good.figure("failures")), ("running", 0));
 }

@@ -46,8 +46,8 @@ fn each_is_killed(misdeeds: &[Misdeed]) {
         assert!(agent.metric(&series) >= Some(1.0), "no {series}");
     }
     // And the good one goes on.
-    let runs = agent.plugin("good").unwrap().figure("collect_duration/count");
-    let good = agent.wait_for("good", "runs on", |good| good.figure("collect_duration/count") > runs + 1);
+    let runs = agent.plugin("good").unwrap().runs();
+    let good = agent.wait_for("good", "runs on", |good| good.runs() > runs + 1);
     assert_eq!(
         (good.state(), good.figure("failures"), good.figure("skipped")),
         ("running", 0, 0),
@@ -98,7 +98,13 @@ fn whoever_keeps_too_many_handles_or_makes_the_host_keep_too_much_is_ended() {
     each_is_killed(&[
         misdeed("hoard-requests", "amount = 5000", "", "host-limit", "handles"),
         misdeed("hoard-pollables", "amount = 5000", "", "host-limit", "handles"),
-        misdeed("hoard-bodies", "amount = 5000", "", "host-limit", "handles"),
+        misdeed(
+            "hoard-bodies",
+            "amount = 200",
+            "limits = { handles = 100, failures = 2 }",
+            "host-limit",
+            "handles",
+        ),
         misdeed("huge-headers", "amount = 100_000", "", "host-limit", "headers"),
         misdeed("huge-log", "amount = 8_000_000", "", "host-limit", "more than its limits"),
         misdeed(
@@ -123,7 +129,7 @@ fn whoever_ends_itself_is_counted_by_how_it_did() {
     each_is_killed(&[
         misdeed("trap", "", "", "trap", "out of patience"),
         misdeed("init-trap", "", "", "trap", "no wish to live"),
-        misdeed("recurse", "", "", "trap", "stack"),
+        misdeed("recurse", "", "", "trap", "memory access"),
         misdeed("exit-well", "mode = \"exit\", amount = 0", "", "exited", "exit(0)"),
         misdeed("exit-badly", "mode = \"exit\", amount = 3", "", "exited", "exit(1)"),
         misdeed("init-exit", "amount = 0", "", "exited", "exit(0)"),
@@ -161,7 +167,7 @@ fn whoever_grows_tables_is_ended() {
     let agent = Agent::start(KIMBERLITE, &(table + &collector("good", "", "")));
     let plugin = agent.wait_for("grows-tables", "is killed", |plugin| plugin.kills("host-limit") > 0);
     assert!(plugin.last_failure().1.contains("limits.tables"), "{plugin:?}");
-    agent.wait_for("good", "runs on", |good| good.figure("samples_total") > 2);
+    agent.wait_for("good", "runs on", |good| good.runs() > 2);
 }
 
 #[test]
@@ -189,8 +195,7 @@ fn a_limit_that_is_tight_from_the_start_is_reported_and_leads_to_no_recycling() 
         collector("tight", "mode = \"ok\"", "interval = \"100ms\"\nlimits = { memory = \"1280KiB\" }");
     let agent = Agent::start(KIMBERLITE, &table);
     agent.wait_for_log(&["limit-too-tight", "tight"]);
-    let tight =
-        agent.wait_for("tight", "has run a while", |tight| tight.figure("collect_duration/count") > 6);
+    let tight = agent.wait_for("tight", "has run a while", |tight| tight.runs() > 6);
     assert_eq!((tight.figure("recycles"), tight.figure("limit_hits/limit-too-tight")), (0, 1));
 }
 
@@ -206,6 +211,6 @@ fn waiting_for_the_network_ends_in_time_for_an_answer() {
     );
     let agent = Agent::start(KIMBERLITE, &table);
     agent.wait_for_log(&["cannot receive", "TimedOut"]);
-    let plugin = agent.wait_for("receive", "has answered", |plugin| plugin.figure("samples_total") > 0);
+    let plugin = agent.wait_for("receive", "has answered", |plugin| plugin.runs() > 0);
     assert_eq!(plugin.figure("failures"), 0, "{plugin:?}");
 }

@@ -48,7 +48,7 @@ fn every_figure_has_its_name_and_help() {
 #[test]
 fn the_machine_itself_can_be_scraped() {
     let agent = Agent::start(KIMBERLITE, &collector("good", "", ""));
-    agent.wait_for("good", "has run twice", |good| good.figure("samples_total") > 2);
+    agent.wait_for("good", "has run twice", |good| good.runs() > 2);
     let (_, text) = agent.get("/metrics?samples=1").unwrap();
     assert!(text.contains("good_calls{element=\"web-1\"} "), "{text}");
     assert!(text.contains("good_clock{element=\"web-1\"} 1\n"), "{text}");

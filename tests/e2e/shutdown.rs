@@ -14,7 +14,7 @@ fn what_was_measured_is_delivered_before_the_end() {
     let config =
         collector("good", "", "interval = \"100ms\"") + &graphite(sink.port(), "batch = { wait = \"1h\" }");
     let agent = Agent::start(KIMBERLITE, &config);
-    agent.wait_for("good", "has run", |good| good.figure("collect_duration/count") > 3);
+    agent.wait_for("good", "has run", |good| good.runs() > 3);
     let ended = agent.stop();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let calls: Vec<String> = sink.lines().into_iter().filter(|line| line.contains("good.calls")).collect();
@@ -27,7 +27,7 @@ fn what_was_measured_is_delivered_before_the_end() {
 #[test]
 fn an_interrupt_ends_it_as_well() {
     let agent = Agent::start(KIMBERLITE, &collector("good", "", ""));
-    agent.wait_for("good", "has run", |good| good.figure("samples_total") > 0);
+    agent.wait_for("good", "has run", |good| good.runs() > 0);
     agent.signal(Signal::INT);
     assert_eq!(agent.end().code, Some(0));
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::code_cache;
 use crate::dir::TempDir;
 use crate::verb::command;
 use crate::wait;
@@ -51,6 +52,11 @@ impl Plugin {
         self.0.pointer(&format!("/{path}")).and_then(Value::as_u64).unwrap_or(0)
     }
 
+    /// How often it ran, well or not.
+    pub fn runs(&self) -> u64 {
+        self.figure("collect_duration/count")
+    }
+
     pub fn kills(&self, reason: &str) -> u64 {
         self.figure(&format!("kills/{reason}"))
     }
@@ -76,6 +82,7 @@ impl Agent {
     /// In the directory of one that has ended, or one that holds files already.
     pub fn start_in(dir: TempDir, binary: &str, agent: &str, config: &str) -> Self {
         let file = dir.write("kimberlite.toml", config_text(&dir, agent, config));
+        code_cache::lend(&dir.join("data/cache"));
         let mut command = command(binary);
         command.args(["run", "--log-format", "json", "-c", &file]);
         // What tests of secrets and of the `env` capability look for.
@@ -187,6 +194,7 @@ impl Agent {
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
+        code_cache::take_back(&self.dir.join("data/cache"));
         let lines = |lines: &Lines| lines.lock().unwrap().clone();
         Ended { code: status.code(), took, stderr: lines(&self.stderr), stdout: lines(&self.stdout) }
     }
@@ -210,6 +218,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        code_cache::take_back(&self.dir.join("data/cache"));
     }
 }
 

@@ -12,6 +12,7 @@
 #![expect(clippy::unwrap_used, reason = "a harness: what fails, fails the test")]
 
 mod agent;
+mod code_cache;
 mod components;
 mod dir;
 mod http_sink;

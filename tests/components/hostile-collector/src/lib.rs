@@ -222,6 +222,10 @@ impl Instance {
             "get" => get(&self.target),
             "stats" => host_stats::cpu().map(drop).map_err(|error| format!("{error:?}")),
             "remember" => remember(),
+            "remember-in-vain" => {
+                let _ = remember();
+                panic!("forget it");
+            }
             "stdin" => {
                 let mut text = String::new();
                 std::io::stdin().read_to_string(&mut text).map(drop).map_err(|error| error.to_string())
