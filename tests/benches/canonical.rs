@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kimberlite_tests::{Agent, TempDir};
 
-use crate::process::{Counters, Process, micros, mib, millis};
+use crate::process::{Counters, Process, mib, micros, millis};
 use crate::report::{figure, note, quantile, title};
 use crate::sink::Sink;
 use crate::{component, floor_at, setting};
@@ -65,7 +65,7 @@ impl Cost {
     }
 }
 
-pub fn run() {
+pub(crate) fn run() {
     let seconds = setting("BENCH_SECONDS", 30);
     title(&format!("canonical: seven collectors, 1 s, Graphite on loopback, for {seconds} s"));
 
@@ -98,7 +98,12 @@ pub fn run() {
         figure(&format!("{who}: CPU per second"), micros(cost.cpu) / seconds as f64, "µs", None);
         figure(&format!("{who}: CPU per sample"), cost.per_sample(), "µs", None);
     }
-    figure("CPU per sample, agent : floor", agent_cost.per_sample() / floor_cost.per_sample(), "x", Some(2.5));
+    figure(
+        "CPU per sample, agent : floor",
+        agent_cost.per_sample() / floor_cost.per_sample(),
+        "x",
+        Some(2.5),
+    );
     figure("floor: context switches per second", by_second(floor_cost.switches()), "", None);
     figure("agent: context switches per second", by_second(agent_cost.switches()), "", Some(10.0));
     for (thread, count) in &agent_cost.switches {
@@ -139,7 +144,7 @@ fn collectors() -> Vec<String> {
 }
 
 /// The agent's process, as it says itself.
-pub fn pid(agent: &Agent) -> Process {
+pub(crate) fn pid(agent: &Agent) -> Process {
     let snapshot = agent.wait("the agent answers", |agent| agent.get("/api/v1/plugins"));
     let snapshot: serde_json::Value = serde_json::from_str(&snapshot.1).unwrap();
     Process(u32::try_from(snapshot["agent"]["pid"].as_u64().unwrap()).unwrap())

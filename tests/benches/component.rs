@@ -7,7 +7,7 @@ const TARGET: &str = "wasm32-wasip2";
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/components/bench-collector");
 
 /// Builds `components/bench-collector` and gives the path of its file.
-pub fn bench_collector() -> String {
+pub(crate) fn bench_collector() -> String {
     let target_dir = Path::new(env!("TARGET_DIR")).join("bench-components");
     let built = Command::new(env!("CARGO"))
         .current_dir(SOURCE)
@@ -21,7 +21,7 @@ pub fn bench_collector() -> String {
 
 /// The binary that users run, not one of the benchmarks' own: `KIMBERLITE_BINARY`, else what
 /// `cargo build --release` made.
-pub fn kimberlite() -> String {
+pub(crate) fn kimberlite() -> String {
     let built = || format!("{}/release/kimberlite", env!("TARGET_DIR"));
     let binary = std::env::var("KIMBERLITE_BINARY").unwrap_or_else(|_| built());
     assert!(Path::new(&binary).exists(), "there is no {binary}: run `cargo build --release` first");

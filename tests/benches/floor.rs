@@ -15,16 +15,50 @@ use std::time::{Duration, Instant, SystemTime};
 const CPU: [&str; 10] =
     ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice"];
 const MEMORY: [&str; 16] = [
-    "MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "Active", "Dirty", "Inactive", "Shmem",
-    "SwapTotal", "SwapFree", "SwapCached", "VmallocTotal", "VmallocUsed", "VmallocChunk", "Committed_AS",
+    "MemTotal",
+    "MemFree",
+    "MemAvailable",
+    "Buffers",
+    "Cached",
+    "Active",
+    "Dirty",
+    "Inactive",
+    "Shmem",
+    "SwapTotal",
+    "SwapFree",
+    "SwapCached",
+    "VmallocTotal",
+    "VmallocUsed",
+    "VmallocChunk",
+    "Committed_AS",
 ];
 const VMSTAT: [&str; 6] = ["pgfault", "pgmajfault", "pgpgin", "pgpgout", "pswpin", "pswpout"];
 const NETWORK: [&str; 16] = [
-    "rx_byte", "rx_packets", "rx_errors", "rx_drop", "rx_fifo", "rx_frame", "rx_compressed", "rx_multicast",
-    "tx_byte", "tx_packets", "tx_errors", "tx_drop", "tx_fifo", "tx_colls", "tx_carrier", "tx_compressed",
+    "rx_byte",
+    "rx_packets",
+    "rx_errors",
+    "rx_drop",
+    "rx_fifo",
+    "rx_frame",
+    "rx_compressed",
+    "rx_multicast",
+    "tx_byte",
+    "tx_packets",
+    "tx_errors",
+    "tx_drop",
+    "tx_fifo",
+    "tx_colls",
+    "tx_carrier",
+    "tx_compressed",
 ];
 const DISK: [&str; 8] = [
-    "reads", "reads_merged", "reads_byte", "reads_milliseconds", "writes", "writes_merged", "writes_byte",
+    "reads",
+    "reads_merged",
+    "reads_byte",
+    "reads_milliseconds",
+    "writes",
+    "writes_merged",
+    "writes_byte",
     "writes_milliseconds",
 ];
 const INTERFACES: [&str; 8] = ["eth", "bond", "em", "p1p", "eno", "enp", "ens", "enx"];
@@ -32,7 +66,7 @@ const DISKS: [&str; 6] = ["sd", "vd", "xvd", "nvme", "md", "dm-"];
 const FILE_SYSTEMS: [&str; 5] = ["ext2", "ext3", "ext4", "xfs", "btrfs"];
 
 /// `role` is `floor:PORT`.
-pub fn run(role: &str) {
+pub(crate) fn run(role: &str) {
     let port: u16 = role.strip_prefix("floor:").and_then(|port| port.parse().ok()).unwrap();
     let mut sink = TcpStream::connect(("127.0.0.1", port)).unwrap();
     sink.set_nodelay(true).unwrap();
@@ -238,8 +272,19 @@ fn disks(text: &[u8], lines: &mut Lines) {
         let in_progress = now[8];
         let differences = now.map(|value| lines.difference(value).unwrap_or(0.0));
         let Some(seconds) = lines.elapsed else { continue };
-        let [reads, read_merged, read_bytes, read_ms, writes, write_merged, write_bytes, write_ms, _, busy, weighted] =
-            differences;
+        let [
+            reads,
+            read_merged,
+            read_bytes,
+            read_ms,
+            writes,
+            write_merged,
+            write_bytes,
+            write_ms,
+            _,
+            busy,
+            weighted,
+        ] = differences;
         let io = reads + writes;
         if io == 0.0 {
             continue;
@@ -285,7 +330,8 @@ fn space(text: &[u8], lines: &mut Lines) {
         }
         seen.push(meta.dev());
         let name = if mount == "/" { "root".to_owned() } else { mount.replace(['/', '.'], "_") };
-        let [blocks, free, available] = [space.f_blocks, space.f_bfree, space.f_bavail].map(|count| count as f64);
+        let [blocks, free, available] =
+            [space.f_blocks, space.f_bfree, space.f_bavail].map(|count| count as f64);
         let [files, files_free, files_available] =
             [space.f_files, space.f_ffree, space.f_favail].map(|count| count as f64);
         let size = space.f_frsize as f64;

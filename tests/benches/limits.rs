@@ -19,7 +19,7 @@ const SPINS: usize = 20;
 const DEADLINE: Duration = Duration::from_millis(100);
 const NEIGHBOUR: Duration = Duration::from_millis(20);
 
-pub fn run() {
+pub(crate) fn run() {
     title("limits: runaway plugins, on a runtime with one thread");
     let cycles = setting("BENCH_CYCLES", 1000);
     let clock = Arc::new(Witness::new());

@@ -29,8 +29,12 @@ mod thousand;
 
 use std::process::Command;
 
-const ALL: [(&str, fn()); 4] =
-    [("canonical", canonical::run), ("thousand", thousand::run), ("limits", limits::run), ("names", names::run)];
+const ALL: [(&str, fn()); 4] = [
+    ("canonical", canonical::run),
+    ("thousand", thousand::run),
+    ("limits", limits::run),
+    ("names", names::run),
+];
 
 /// What the child processes of this program are told to be.
 const ONLY: &str = "BENCH_ONLY";

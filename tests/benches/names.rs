@@ -31,7 +31,7 @@ const INTERVAL: u64 = 60_000;
 /// Runs before the names come, and after them: an hour, in which what is unused has long expired.
 const QUIET: u64 = 60;
 
-pub fn run() {
+pub(crate) fn run() {
     let all = setting("BENCH_NAMES", 1_000_000);
     let each = setting("BENCH_NAMES_PER_RUN", 1_000);
     title(&format!("names: {all} distinct names, {each} a minute, in virtual time"));
@@ -64,13 +64,19 @@ pub fn run() {
         for (when, memory) in [("before", before), ("during", during), ("after", after)] {
             figure(&format!("{when}: resident"), mib(memory.resident), "MiB", None);
             let [collector, handler, durable] = [memory.collector, memory.handler, memory.durable].map(mib);
-            note(&format!("    guests {collector:.1} + {handler:.1} MiB, series table {durable:.2} MiB, {} series", memory.series));
+            note(&format!(
+                "    guests {collector:.1} + {handler:.1} MiB, series table {durable:.2} MiB, {} series",
+                memory.series
+            ));
         }
         figure("after, in hundredths of before", 100.0 * after.resident / before.resident, "%", Some(110.0));
         // SAFETY: it only gives free memory back.
         let _ = unsafe { libc::malloc_trim(0) };
         figure("had the allocator given back what it can", mib(Process::myself().resident()), "MiB", None);
-        note(&format!("bytes that are left of each name: {:.2}", (after.resident - before.resident) / all as f64));
+        note(&format!(
+            "bytes that are left of each name: {:.2}",
+            (after.resident - before.resident) / all as f64
+        ));
     });
 }
 
@@ -166,4 +172,3 @@ impl Whole {
         }
     }
 }
-

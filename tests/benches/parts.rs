@@ -17,22 +17,25 @@ use kimberlite_tests::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 /// A config and what is needed to start its plugins.
-pub struct Parts {
-    pub config: Config,
-    pub loader: Loader,
-    pub status: AgentStatus,
-    pub own: Arc<Element>,
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) loader: Loader,
+    pub(crate) status: AgentStatus,
+    pub(crate) own: Arc<Element>,
 }
 
 impl Parts {
     /// `config` are the plugins' tables.
-    pub fn new(config: &str, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(config: &str, clock: Arc<dyn Clock>) -> Self {
         let dir = TempDir::new();
-        let file = dir.write("kimberlite.toml", format!("[agent]\nname = \"web-1\"\nplugin_dirs = []\n\n{config}"));
-        let config = Config::load(&[PathBuf::from(file)], None, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+        let file =
+            dir.write("kimberlite.toml", format!("[agent]\nname = \"web-1\"\nplugin_dirs = []\n\n{config}"));
+        let config =
+            Config::load(&[PathBuf::from(file)], None, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
         let own = agent::own_element(&config);
         let secrets = Secrets::default();
-        let info = AgentInfo { version: "0.0.0".to_owned(), id: "bench".to_owned(), name: "web-1".to_owned() };
+        let info =
+            AgentInfo { version: "0.0.0".to_owned(), id: "bench".to_owned(), name: "web-1".to_owned() };
         let status = AgentStatus::new("bench", "web-1", clock.wall_ms(), secrets.clone());
         let loader = Loader {
             engine: Engine::new(None, config.agent.epoch_tick).unwrap(),
@@ -47,28 +50,28 @@ impl Parts {
     }
 
     /// Everything up to the first instance of a collector.
-    pub fn collector(&self, name: &str) -> Prepared {
+    pub(crate) fn collector(&self, name: &str) -> Prepared {
         let table = &self.config.collectors[name].plugin;
         self.loader.prepare(PluginKind::Collector, name, table).unwrap_or_else(|faults| panic!("{faults}"))
     }
 
-    pub fn handler(&self, name: &str) -> Prepared {
+    pub(crate) fn handler(&self, name: &str) -> Prepared {
         let table = &self.config.handlers[name].plugin;
         self.loader.prepare(PluginKind::Handler, name, table).unwrap_or_else(|faults| panic!("{faults}"))
     }
 
-    pub fn handle(&self, name: &str, kind: PluginKind) -> PluginHandle {
+    pub(crate) fn handle(&self, name: &str, kind: PluginKind) -> PluginHandle {
         self.status.plugin(name, kind)
     }
 
     /// What keeps a collector alive; nothing is started yet.
-    pub fn keeper(&self, name: &str) -> Keeper {
+    pub(crate) fn keeper(&self, name: &str) -> Keeper {
         let table = &self.config.collectors[name].plugin;
         agent::keeper(table, self.collector(name), self.handle(name, PluginKind::Collector))
     }
 }
 
 /// As the agent's: one thread for everything.
-pub fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, reason = "what benchmarks are for")]
 
 /// Starts the report of one benchmark.
-pub fn title(text: &str) {
+pub(crate) fn title(text: &str) {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap();
     let load: Vec<&str> = load.split(' ').take(3).collect();
     let cpus = std::thread::available_parallelism().unwrap();
@@ -11,7 +11,7 @@ pub fn title(text: &str) {
 }
 
 /// One figure; every goal is a most.
-pub fn figure(what: &str, value: f64, unit: &str, goal: Option<f64>) {
+pub(crate) fn figure(what: &str, value: f64, unit: &str, goal: Option<f64>) {
     let verdict = match goal {
         Some(goal) if value <= goal => format!("   goal {goal} {unit}: met"),
         Some(goal) => format!("   goal {goal} {unit}: MISSED"),
@@ -21,19 +21,19 @@ pub fn figure(what: &str, value: f64, unit: &str, goal: Option<f64>) {
 }
 
 /// Anything else worth knowing.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     println!("  {text}");
 }
 
 /// The value that `share` of all values do not exceed. Sorts.
-pub fn quantile(values: &mut [f64], share: f64) -> f64 {
+pub(crate) fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let place = (values.len() as f64 * share).ceil() as usize;
     values.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
 /// p50, p99 and the greatest, with a goal for one of them.
-pub fn spread(what: &str, values: &mut [f64], unit: &str, goal: Goal) {
+pub(crate) fn spread(what: &str, values: &mut [f64], unit: &str, goal: Goal) {
     let bound = |wanted| match goal {
         Goal::Of(share, most) if share == wanted => Some(most),
         _ => None,
@@ -45,7 +45,7 @@ pub fn spread(what: &str, values: &mut [f64], unit: &str, goal: Goal) {
 
 /// Which quantile shall be at most what.
 #[derive(Clone, Copy)]
-pub enum Goal {
+pub(crate) enum Goal {
     None,
     Of(f64, f64),
 }

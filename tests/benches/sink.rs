@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 /// Listens until this process ends.
 #[derive(Debug)]
-pub struct Sink {
-    pub port: u16,
+pub(crate) struct Sink {
+    pub(crate) port: u16,
     lines: Arc<AtomicU64>,
     first: Arc<OnceLock<Instant>>,
 }
 
 impl Sink {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let sink = Self {
             port: listener.local_addr().unwrap().port(),
@@ -40,12 +40,12 @@ impl Sink {
         sink
     }
 
-    pub fn lines(&self) -> u64 {
+    pub(crate) fn lines(&self) -> u64 {
         self.lines.load(Ordering::Relaxed)
     }
 
     /// Waits for the first bytes: how long after `start` they came.
-    pub fn first_after(&self, start: Instant) -> Duration {
+    pub(crate) fn first_after(&self, start: Instant) -> Duration {
         let begun = Instant::now();
         loop {
             if let Some(first) = self.first.get() {

@@ -16,7 +16,7 @@ use crate::{component, setting};
 const LOOKS: usize = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2500);
 
-pub fn run() {
+pub(crate) fn run() {
     let seconds = setting("BENCH_SECONDS", 20);
     title(&format!("thousand: 1,000 collectors of 100 samples, 1 s, for {seconds} s"));
     let file = component::bench_collector();
@@ -105,7 +105,8 @@ impl Thousand {
 
     fn memory(&self, what: &str) {
         figure(&format!("{what}: resident"), mib(self.process.resident()), "MiB", Some(64.0));
-        let sum = |name: &str| self.agent.plugins().iter().map(|plugin| plugin.figure(name)).sum::<u64>() as f64;
+        let sum =
+            |name: &str| self.agent.plugins().iter().map(|plugin| plugin.figure(name)).sum::<u64>() as f64;
         let (linear, durable) = (sum("memory_now"), sum("durable_bytes"));
         note(&format!(
             "    anonymous {:.1} MiB, of files {:.1} MiB; linear memory as declared {:.1} MiB; series {:.1} MiB",
