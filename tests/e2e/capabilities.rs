@@ -30,7 +30,7 @@ fn each_is_logged(attempts: &[Attempt]) -> Agent {
         assert_eq!(plugin.figure("failures"), 0, "{plugin:?}");
         let name = format!("\"plugin\":\"{name}\"");
         let words: Vec<&str> = words.iter().copied().chain([name.as_str()]).collect();
-        assert!(agent.has_logged(&words), "no line with {words:?}\n{}", agent.all_that_is_known());
+        agent.wait_for_log(&words);
     }
     agent
 }

@@ -16,21 +16,24 @@ from wit_world.imports.kimberlite_plugin_types import Kind, Publish, Setting, St
 NAMES = ["python.runs", "python.load"]
 
 
-class Collector(exports.Collector):
-    def __init__(self):
-        self.runs = 0
-        self.hoard = []
-        self.greed = 0
+class Memory:
+    """What outlives a call: every call gets a Collector of its own."""
 
+    runs = 0
+    hoard = []
+    greed = 0
+
+
+class Collector(exports.Collector):
     def init(self, settings: list[Setting]) -> None:
         for setting in settings:
             if setting.key == "hoard":
-                self.greed = setting.value.value
-        log.log(log.Severity.INFO, f"hoards {self.greed} MiB at each run")
+                Memory.greed = setting.value.value
+        log.log(log.Severity.INFO, f"hoards {Memory.greed} MiB at each run")
 
     def collect(self, tick: Tick) -> Batch:
-        self.hoard.append(bytearray(self.greed << 20))
-        self.runs += 1
+        Memory.hoard.append(bytearray(Memory.greed << 20))
+        Memory.runs += 1
         try:
             table = host_stats.load().now
         except Err as error:
@@ -39,9 +42,9 @@ class Collector(exports.Collector):
         return Batch(
             elements=[],
             machine=None,
-            series=[series(handle, name) for handle, name in enumerate(NAMES)] if self.runs == 1 else [],
+            series=[series(handle, name) for handle, name in enumerate(NAMES)] if Memory.runs == 1 else [],
             handles=[0, 1],
-            values=[float(self.runs), load],
+            values=[float(Memory.runs), load],
             timestamps=[],
             summaries=[],
             samples=[],
