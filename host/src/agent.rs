@@ -111,6 +111,7 @@ impl Agent {
         let routes = agent.start_handlers()?;
         agent.start_collectors(&routes);
         agent.status.set_loaded();
+        crate::memory::give_back();
         Ok(agent)
     }
 

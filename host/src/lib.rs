@@ -32,6 +32,7 @@ pub mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod host_stats;
+pub mod memory;
 pub mod secrets;
 pub mod state;
 pub mod status;

@@ -308,7 +308,8 @@ version = "1"
 settings.log_file = { type = "text" }
 capabilities.write = { ask = ["{log_file/..}"], reason = "to rotate" }
 "#;
-        let asks = Manifest::parse(archive).unwrap().asks(&settings(&[("log_file", text("/var/log/k/a.log"))]));
+        let asks =
+            Manifest::parse(archive).unwrap().asks(&settings(&[("log_file", text("/var/log/k/a.log"))]));
         assert_eq!(asks.unwrap()[0].targets[0].to_string(), "/var/log/k");
     }
 

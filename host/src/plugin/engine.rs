@@ -128,7 +128,7 @@ impl Engine {
 
     fn compile(&self, bytes: &[u8]) -> Result<Component, String> {
         let compiled = Component::new(&self.inner.wasmtime, bytes);
-        give_back_memory();
+        crate::memory::trim_heap();
         compiled.map_err(|error| {
             format!("does not compile: {}", super::failure::bounded(&format!("{error:#}"), 500))
         })
@@ -167,15 +167,6 @@ impl Engine {
             cache.store(&sha256, &contract);
         }
         Ok(contract)
-    }
-}
-
-/// Compiling takes tens of megabytes for a moment, which the allocator would keep for itself.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointer and may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 
