@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use kimberlite_tests::{Agent, TempDir, python, verb};
+use kimberlite_tests::{Agent, TempDir, component_source, python, verb};
 
 use crate::KIMBERLITE;
 
@@ -11,8 +11,7 @@ fn a_python_collector_runs_and_is_killed_at_its_limit() {
     let Some(built) = python() else { return };
     let files = TempDir::new();
     let wasm = files.write("python.wasm", fs::read(built).unwrap());
-    let manifest =
-        format!("{}/components/python/plugin.toml", env!("CARGO_MANIFEST_DIR").replace("/host", "/tests"));
+    let manifest = component_source("python/plugin.toml");
     let embedded = verb(KIMBERLITE, &["embed", &manifest, &wasm]).expect_code(0);
     assert!(embedded.stdout.contains("python"), "{embedded:?}");
     let table = |name: &str, hoard: u32, memory: &str| {

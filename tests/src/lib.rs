@@ -29,8 +29,8 @@ pub use http_sink::{HttpSink, Reply, Request};
 pub use line_sink::LineSink;
 pub use verb::{Output, verb, verb_with_input};
 
-/// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Longer than anything takes on a busy machine, compiling 18 MB of Python too.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks until there is an answer. `context` is what is shown if there never is one.
 pub fn wait<T>(what: &str, context: impl Fn() -> String, mut ask: impl FnMut() -> Option<T>) -> T {
@@ -49,7 +49,12 @@ pub fn fixture(name: &str) -> String {
     format!("{}/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The environment variable that makes tests rewrite what they compare with.
+/// A file of `tests/components`.
+pub fn component_source(name: &str) -> String {
+    format!("{}/components/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether tests are to rewrite what they compare with.
 pub fn updates_golden_files() -> bool {
     std::env::var_os("UPDATE_GOLDEN").is_some()
 }
