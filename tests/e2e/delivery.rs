@@ -1,6 +1,9 @@
 //! The bundled handlers against real sockets: outages lose nothing that the protocol can tell.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::net::UdpSocket;
+use std::time::Duration;
 
 use kimberlite_tests::{Agent, HttpSink, LineSink, Reply, TempDir, verb, verb_with_input};
 use serde_json::{Value, json};
@@ -195,4 +198,64 @@ fn metricly_waits_as_long_as_the_receiver_wishes() {
     let wait = line["retry_in"].as_str().unwrap();
     assert!(wait.starts_with("2.") || wait == "2s" || wait.starts_with("1.9"), "{line}");
     agent.wait_for("metricly", "has delivered", |plugin| plugin.figure("delivery/delivered") > 0);
+}
+
+#[test]
+fn graphite_over_udp_sends_what_one_datagram_holds() {
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    let files = TempDir::new();
+    let table = format!(
+        "[handlers.graphite]\nsettings = {{ host = \"127.0.0.1\", port = {port}, proto = \"udp\" }}\n\
+         grant = {{ udp = [\"127.0.0.1:{port}\"] }}\n"
+    );
+    let config = files.write("k.toml", table);
+    let line = |n: u32| {
+        format!(
+            r#"{{"timestamp":1503300000000,"element":"a","metric":"m{n:04}","value":{n},"kind":"gauge"}}"#
+        )
+    };
+    let lines: Vec<String> = (0..200).map(line).collect();
+    let args = ["send", "graphite", "--from", "-", "--give-up", "10s", "-c", &config];
+    verb_with_input(KIMBERLITE, &args, &lines.join("\n")).expect_code(0);
+    let mut found = BTreeSet::new();
+    let mut datagram = [0; 65536];
+    while found.len() < 200 {
+        let size = receiver.recv(&mut datagram).unwrap();
+        assert!(size <= 1472, "{size} bytes do not fit into one frame");
+        let text = std::str::from_utf8(&datagram[..size]).unwrap();
+        assert!(text.ends_with('\n'), "half a line: {text:?}");
+        found.extend(text.lines().map(str::to_owned));
+    }
+    assert!(found.contains("servers.a.m0007 7 1503300000"), "{found:?}");
+}
+
+#[test]
+fn archive_appends_diamonds_lines_to_its_file() {
+    let files = TempDir::new();
+    let log = files.join("archive.log");
+    let folder = files.join("");
+    let table = format!(
+        "[handlers.archive]\nsettings = {{ log_file = {log:?} }}\ngrant = {{ write = [{folder:?}] }}\n"
+    );
+    let config = files.write("k.toml", table);
+    let sample = r#"{"timestamp":1503300000000,"element":"a","metric":"b.c","value":1.25,"kind":"gauge"}"#;
+    for _ in 0..2 {
+        let args = ["send", "archive", "--from", "-", "--give-up", "10s", "-c", &config];
+        verb_with_input(KIMBERLITE, &args, sample).expect_code(0);
+    }
+    let written = fs::read_to_string(&log).unwrap();
+    assert_eq!(written, "servers.a.b.c 1.25 1503300000\n".repeat(2));
+}
+
+#[test]
+fn stdout_prints_readable_lines_and_nothing_else() {
+    let config = collector("good", "", "interval = \"200ms\"")
+        + "[handlers.stdout]\ngrant = { stdout = true }\nsettings = { prefix = \"> \" }\n";
+    let agent = Agent::start_with(KIMBERLITE, "self_metrics = false", &config);
+    agent.wait("three runs are printed", |agent| (agent.stdout().len() > 5).then_some(()));
+    let ended = agent.stop();
+    assert!(ended.stdout.iter().all(|line| line.starts_with("> ") && line.contains("good.c")), "{ended:?}");
+    assert!(ended.stdout.iter().any(|line| line.contains("good.calls") && line.contains(" 1")), "{ended:?}");
 }

@@ -3,10 +3,13 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test e2e golden` rewrites the expected output of the pretend machine.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod bad_files;
 mod capabilities;
 mod delivery;
 mod flood;
+mod frozen;
 mod golden;
 mod handlers;
 mod limits;

@@ -49,3 +49,16 @@ fn who_does_not_answer_holds_up_the_end_no_longer_than_the_grace() {
     assert!(ended.took < Duration::from_secs(8), "{:?}", ended.took);
     assert!(ended.stderr.iter().any(|line| line.contains("lost")), "what is lost is said: {ended:?}");
 }
+
+#[test]
+fn a_receiver_that_recovers_within_the_grace_gets_everything() {
+    let sink = HttpSink::start(&[503, 503, 202].map(Reply::Status));
+    let retry = "retry = { first = \"500ms\", longest = \"500ms\" }";
+    let config = collector("good", "", "interval = \"1h\"") + &metricly(sink.port(), "hush-hush-key", retry);
+    let agent = Agent::start(KIMBERLITE, &config);
+    agent.wait("the receiver has refused", |_| (!sink.requests().is_empty()).then_some(()));
+    let ended = agent.stop();
+    assert_eq!(ended.code, Some(0));
+    let taken = sink.requests().into_iter().filter(|request| request.status == Some(202)).count();
+    assert_eq!(taken, 1, "{:?}", ended.stderr);
+}
