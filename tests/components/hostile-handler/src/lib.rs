@@ -58,7 +58,7 @@ impl Instance {
         let names = texts(&batch.dictionary.names);
         let reason = format!("{} says {}", self.mode, self.token);
         match self.mode.as_str() {
-            "trap" if self.batches % self.amount == 0 => panic!("{reason}"),
+            "trap" if self.batches.is_multiple_of(self.amount) => panic!("{reason}"),
             // Whatever instance it is.
             "trap-first" if batch.attempt as usize <= self.amount => panic!("{reason}"),
             "poison" if names.iter().any(|name| name.contains("poison")) => panic!("{reason}"),
