@@ -109,14 +109,20 @@ impl Instance {
             "spin-calling" => loop {
                 log(Severity::Trace, "still here");
             },
-            "sleep" => Ok(std::thread::sleep(Duration::from_secs(3600))),
+            "sleep" => {
+                std::thread::sleep(Duration::from_secs(3600));
+                Ok(())
+            }
             "receive" => self.connect().and_then(|connection| {
                 let received = connection.receive(1).map_err(|error| format!("{error:?}"))?;
                 Err(format!("received {received:?}"))
             }),
 
             // Memory and handles.
-            "hoard" => Ok(self.hoard()),
+            "hoard" => {
+                self.hoard();
+                Ok(())
+            }
             "hoard-connections" => (0..amount).try_for_each(|_| {
                 self.connections.push(self.connect()?);
                 Ok(())
@@ -140,7 +146,10 @@ impl Instance {
             // Ends of their own choice.
             "trap" => panic!("out of patience {}", self.token),
             "exit" => std::process::exit(amount as i32),
-            "recurse" => Ok(_ = black_box(recurse(1))),
+            "recurse" => {
+                black_box(recurse(1));
+                Ok(())
+            }
             "error" => return Err(CollectError::Failed(format!("no data today {}", self.token))),
             "absent" => return Err(CollectError::Absent("nothing here".to_owned())),
 
