@@ -21,6 +21,7 @@ use crate::outgoing::{BatchForm, Outgoing};
 use crate::plugin::Failure;
 use crate::queue::Queue;
 use crate::sample::Millis;
+use crate::status::PluginStatus;
 
 /// What the agent tells a handler's task.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ enum Step {
 
 impl Delivery {
     pub fn new(keeper: Keeper, queue: Arc<Queue>, form: BatchForm, policy: DeliveryPolicy) -> Self {
+        let shown = queue.clone();
+        keeper.status.set_live(move |status| show_queue(&shown, status));
         Self { keeper, queue, form, policy, drains: false }
     }
 
@@ -66,7 +69,8 @@ impl Delivery {
         loop {
             let command = match self.step().await {
                 Step::Progress => continue,
-                Step::Idle | Step::Wait(_) if self.drains => break,
+                // What waits for a receiver goes on waiting: whoever drains has a limit for that.
+                Step::Idle | Step::Wait(None) if self.drains => break,
                 Step::Idle => tokio::select! {
                     biased;
                     command = commands.recv() => Some(command),
@@ -74,7 +78,7 @@ impl Delivery {
                 },
                 Step::Wait(wait) => tokio::select! {
                     biased;
-                    command = commands.recv() => Some(command),
+                    command = commands.recv(), if !self.drains => Some(command),
                     () = rest(&clock, wait) => None,
                 },
             };
@@ -226,17 +230,10 @@ impl Delivery {
     fn report(&self) {
         self.keeper.report(self.queue.bytes());
         let sums = self.policy.sums();
-        let evicted = self.queue.evicted();
-        let waiting = (self.policy.held() + self.queue.len()) as u64;
         let is_halted = self.policy.halted().is_some();
         self.keeper.status.update(|status| {
             if is_halted {
                 status.state = "halted".into();
-            }
-            status.queue_bytes = self.queue.bytes() as u64;
-            status.samples_total = sums.delivered + sums.dead_lettered + evicted + waiting;
-            if evicted > 0 {
-                status.dropped.insert("queue-full".into(), evicted);
             }
             let delivery = status.delivery();
             delivery.delivered = sums.delivered;
@@ -245,6 +242,15 @@ impl Delivery {
             delivery.dead_letters = sums.dead_lettered;
             delivery.unconfirmed = sums.unconfirmed;
         });
+    }
+}
+
+/// A queue fills while its handler is halted or waits.
+fn show_queue(queue: &Queue, status: &mut PluginStatus) {
+    status.queue_bytes = queue.bytes() as u64;
+    status.samples_total = queue.pushed();
+    if queue.evicted() > 0 {
+        status.dropped.insert("queue-full".into(), queue.evicted());
     }
 }
 

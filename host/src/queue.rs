@@ -50,6 +50,7 @@ struct Waiting {
     /// When the oldest in flight entered the queue.
     in_flight_since: Option<Millis>,
     evicted: u64,
+    pushed: u64,
 }
 
 impl Queue {
@@ -67,6 +68,7 @@ impl Queue {
             in_flight: 0,
             in_flight_since: None,
             evicted: 0,
+            pushed: 0,
         };
         Self { waiting: Mutex::new(waiting), wake: Notify::new() }
     }
@@ -79,6 +81,7 @@ impl Queue {
         }
         let mut waiting = self.lock();
         waiting.items += batch.len();
+        waiting.pushed += batch.len() as u64;
         waiting.bytes += batch.bytes();
         waiting.incoming.push_back((now, batch));
         waiting.evict();
@@ -139,6 +142,11 @@ impl Queue {
     pub fn bytes(&self) -> usize {
         let waiting = self.lock();
         waiting.bytes + waiting.in_flight
+    }
+
+    /// How many items ever came in.
+    pub fn pushed(&self) -> u64 {
+        self.lock().pushed
     }
 
     /// How many items were dropped because the queue was full.

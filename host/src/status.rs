@@ -31,14 +31,33 @@ const LONGEST_TEXT: usize = 1024;
 #[derive(Clone)]
 pub struct PluginHandle {
     status: Arc<Mutex<PluginStatus>>,
+    /// Figures that change without their owner's doing, brought up to date when they are read.
+    live: Arc<Mutex<Option<Live>>>,
     secrets: Secrets,
 }
+
+type Live = Box<dyn Fn(&mut PluginStatus) + Send>;
 
 impl PluginHandle {
     /// Reads and changes the figures under one short lock. Texts from outside go by
     /// [`Self::failed`], [`Self::set_halted`] and [`Self::set_waits_for`], which scrub them.
     pub fn update<T>(&self, change: impl FnOnce(&mut PluginStatus) -> T) -> T {
         change(&mut lock(&self.status))
+    }
+
+    /// From now on `refresh` is called before the figures are read: for those that change while
+    /// their owner sleeps.
+    pub fn set_live(&self, refresh: impl Fn(&mut PluginStatus) + Send + 'static) {
+        *lock(&self.live) = Some(Box::new(refresh));
+    }
+
+    fn current(&self) -> PluginStatus {
+        let live = lock(&self.live);
+        let mut status = lock(&self.status);
+        if let Some(refresh) = &*live {
+            refresh(&mut status);
+        }
+        status.clone()
     }
 
     /// Something went wrong.
@@ -139,8 +158,11 @@ impl AgentStatus {
         }
         let delivery = (kind == PluginKind::Handler).then(Delivery::default);
         let status = PluginStatus { name: name.to_owned(), kind, delivery, ..PluginStatus::default() };
-        let handle =
-            PluginHandle { status: Arc::new(Mutex::new(status)), secrets: self.inner.secrets.clone() };
+        let handle = PluginHandle {
+            status: Arc::new(Mutex::new(status)),
+            live: Arc::default(),
+            secrets: self.inner.secrets.clone(),
+        };
         plugins.insert(name.to_owned(), handle.clone());
         handle
     }
@@ -167,7 +189,7 @@ impl AgentStatus {
     pub fn snapshot(&self) -> Snapshot {
         let agent = AgentFigures { rss: resident_bytes(), ..lock(&self.inner.agent).clone() };
         let handles: Vec<_> = lock(&self.inner.plugins).values().cloned().collect();
-        Snapshot { agent, plugins: handles.iter().map(|handle| lock(&handle.status).clone()).collect() }
+        Snapshot { agent, plugins: handles.iter().map(PluginHandle::current).collect() }
     }
 }
 
