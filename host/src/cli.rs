@@ -203,6 +203,8 @@ pub fn main() -> ExitCode {
 /// The agent, until it is told to stop.
 fn run(session: &Session) -> Result<(), Ended> {
     let config = session.config()?;
+    // What an agent and its plugins write is nobody else's: state, archives, compiled code.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let data = DataDir::open(&data_dir(&config)?)?;
     runtime()?.block_on(async {
         let agent = Agent::start(config, data, session.secrets.clone(), session.log.clone())

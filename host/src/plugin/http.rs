@@ -182,8 +182,9 @@ impl WasiHttpHooks for Hooks {
         *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS
     }
 
+    /// A guest may hold as many unsent bodies as handles; each keeps up to two chunks.
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        64 * 1024
+        16 * 1024
     }
 }
 

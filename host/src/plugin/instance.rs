@@ -225,12 +225,15 @@ impl Instance {
         Ok(convert::answer(answer))
     }
 
-    /// The plugin's own count; none: it does not keep one. Not while a call is under way.
+    /// The plugin's own count; none: it does not keep one, or could not say it in a second.
     pub async fn heap(&mut self) -> Option<Heap> {
-        let alive = self.alive.as_mut()?;
-        let diagnostics = alive.diagnostics.as_ref()?;
-        alive.store.set_epoch_deadline(2);
-        let heap = diagnostics.call_heap_stats(&mut alive.store).await.ok()?;
+        self.alive.as_ref()?.diagnostics.as_ref()?;
+        let Alive { store, exported, diagnostics } = self.alive.take()?;
+        let guest = diagnostics.as_ref()?;
+        let asked = async |store: &mut Store<Guest>| guest.call_heap_stats(&mut *store).await;
+        let (store, answer, _) = call(&self.engine, store, 0, Duration::from_secs(1), asked).await;
+        self.alive = store.map(|store| Alive { store, exported, diagnostics });
+        let heap = answer.ok()?;
         Some(Heap {
             live_bytes: heap.live_bytes,
             live_blocks: heap.live_blocks,
