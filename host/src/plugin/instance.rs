@@ -127,6 +127,14 @@ impl std::fmt::Debug for Instance {
     }
 }
 
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Some(alive) = self.alive.take() {
+            bury(alive.store);
+        }
+    }
+}
+
 impl Plugin {
     /// A fresh instance, `init` included.
     pub async fn start(&self, context: Arc<Context>, settings: &[Setting]) -> Result<Instance, StartError> {
@@ -303,7 +311,7 @@ fn rollback(context: &Context) {
 }
 
 /// Runs `f` on the store within the call's limits. The store comes back only if it can be used
-/// again; otherwise it is dropped here, at once, so that its connections close.
+/// again; otherwise it is ended here, at once, so that its connections close.
 async fn call<R>(
     engine: &Inner,
     mut store: Store<Guest>,
@@ -335,7 +343,19 @@ async fn call<R>(
     let cpu = meter.used();
     match result {
         Ok(answer) => (Some(store), Ok(answer), cpu),
-        Err(failure) => (None, Err(failure), cpu),
+        Err(failure) => {
+            bury(store);
+            (None, Err(failure), cpu)
+        }
+    }
+}
+
+/// Ends a store, and with it its connections. Unmapping its memory takes milliseconds, for which
+/// neither its successor nor anybody else shall wait.
+fn bury(store: Store<Guest>) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(store))),
+        Err(_) => drop(store),
     }
 }
 
