@@ -12,7 +12,7 @@ use kimberlite::sample::Millis;
 
 use crate::parts::{Parts, runtime};
 use crate::process::{Process, mib, millis};
-use crate::report::{Goal, figure, note, spread, title};
+use crate::report::{Goal, figure, note, quantile, spread, title};
 use crate::{component, setting};
 
 const SPINS: usize = 20;
@@ -44,54 +44,56 @@ pub(crate) fn run() {
     });
 }
 
-/// A guest that computes for ever, beside one that is due every 20 ms.
+/// A guest that computes for ever, beside one that is due every 20 ms; each has a task of its own.
 async fn spin(parts: &Parts, tick: Duration) {
     let mut neighbour = Subject::new(parts.keeper("gauges"));
     neighbour.serves().await;
-    let mut alone = delays(&mut neighbour, tokio::time::sleep(DEADLINE * 20)).await.1;
-    spread("a neighbour, alone: end of its run after its due time", &mut alone, "ms", Goal::None);
+    let (neighbour, mut alone) = delays(neighbour, tokio::time::sleep(DEADLINE * 20)).await;
+    let usual = quantile(&mut alone, 0.5);
+    figure("a neighbour, alone: from its due time to the end of its run, p50", usual, "ms", None);
 
     let mut subject = Subject::new(parts.keeper("spin"));
-    let (mut over, mut delayed) = (Vec::new(), Vec::new());
-    for _ in 0..SPINS {
-        subject.serves().await;
-        let begun = Instant::now();
-        let killed = async {
+    let over = Arc::new(Mutex::new(Vec::new()));
+    let kept = over.clone();
+    let spins = tokio::spawn(async move {
+        for _ in 0..SPINS {
+            subject.serves().await;
+            let begun = Instant::now();
             let failure = subject.dies().await;
-            (failure.reason, begun.elapsed())
-        };
-        let ((reason, took), delays) = delays(&mut neighbour, killed).await;
-        assert_eq!(reason, ReasonCode::Deadline);
-        over.push(millis(took.saturating_sub(DEADLINE)));
-        delayed.extend(delays);
-    }
+            assert_eq!(failure.reason, ReasonCode::Deadline);
+            kept.lock().unwrap().push(millis(begun.elapsed().saturating_sub(DEADLINE)));
+        }
+    });
+    let (_, mut delayed) = delays(neighbour, async { spins.await.unwrap() }).await;
     let most = millis(tick) + 5.0;
-    spread("a spinning guest: stopped after its deadline", &mut over, "ms", Goal::Of(1.0, most));
-    let most = millis(2 * tick);
-    spread("its neighbour: end of its run after its due time", &mut delayed, "ms", Goal::Of(1.0, most));
+    spread(
+        "a spinning guest: stopped after its deadline",
+        &mut over.lock().unwrap(),
+        "ms",
+        Goal::Of(1.0, most),
+    );
+    delayed.iter_mut().for_each(|delay| *delay -= usual);
+    spread("its neighbour: delayed by", &mut delayed, "ms", Goal::Of(1.0, millis(2 * tick)));
 }
 
 /// While `work` goes on: how long after their due times the neighbour's runs ended.
-async fn delays<T>(neighbour: &mut Subject, work: impl Future<Output = T>) -> (T, Vec<f64>) {
-    let mut delays = Vec::new();
-    let mut due = Instant::now() + NEIGHBOUR;
-    let ended = {
-        let runs = async {
-            loop {
-                tokio::time::sleep_until(due.into()).await;
-                neighbour.serves().await;
-                delays.push(millis(due.elapsed()));
-                // Slots that went by meanwhile are not made up for.
-                due = (due + NEIGHBOUR).max(Instant::now());
-            }
-        };
-        tokio::select! {
-            biased;
-            ended = work => ended,
-            () = runs => unreachable!(),
+async fn delays(mut neighbour: Subject, work: impl Future<Output = ()>) -> (Subject, Vec<f64>) {
+    let (stop, mut stopped) = tokio::sync::oneshot::channel();
+    let runs = tokio::spawn(async move {
+        let mut delays = Vec::new();
+        let mut due = Instant::now() + NEIGHBOUR;
+        while stopped.try_recv().is_err() {
+            tokio::time::sleep_until(due.into()).await;
+            neighbour.serves().await;
+            delays.push(millis(due.elapsed()));
+            // Slots that went by meanwhile are not made up for.
+            due = (due + NEIGHBOUR).max(Instant::now());
         }
-    };
-    (ended, delays)
+        (neighbour, delays)
+    });
+    work.await;
+    stop.send(()).unwrap();
+    runs.await.unwrap()
 }
 
 /// Kills and reloads, again and again.
@@ -102,13 +104,14 @@ async fn reload(parts: &Parts, clock: &Witness, cycles: u64) {
         let (mut from_denial, mut from_end) = (Vec::new(), Vec::new());
         let mut resident = vec![(0, Process::myself().resident())];
         for cycle in 1..=cycles {
+            clock.forget();
             let failure = subject.dies().await;
             let ended = Instant::now();
             assert_eq!(failure.reason, reason, "{failure}");
-            let denied = clock.last_seen();
-            subject.serves().await;
-            from_denial.push(millis(denied.elapsed()));
-            from_end.push(millis(ended.elapsed()));
+            let denied = clock.first_look().unwrap_or(ended);
+            let served = subject.serves().await;
+            from_denial.push(millis(served - denied));
+            from_end.push(millis(served - ended));
             if [10, 100, cycles].contains(&cycle) {
                 resident.push((cycle, Process::myself().resident()));
             }
@@ -137,14 +140,16 @@ impl Subject {
         Self { keeper, slot: 0 }
     }
 
-    /// One good run, of a fresh instance where there is none.
-    async fn serves(&mut self) {
+    /// One good run, of a fresh instance where there is none; when it ended.
+    async fn serves(&mut self) -> Instant {
         if self.keeper.instance().is_none() {
             self.keeper.start().await.unwrap();
         }
         let collected = self.collect().await.unwrap();
+        let ended = Instant::now();
         assert_eq!(collected, 100);
         self.keeper.succeeded();
+        ended
     }
 
     /// The run that ends badly, dealt with as the agent does.
@@ -186,9 +191,13 @@ impl Witness {
         Self { clock: RealClock::new(), seen: Mutex::default() }
     }
 
-    fn last_seen(&self) -> Instant {
-        // The supervisor looks at it, too, once the guest is gone.
-        self.seen.lock().unwrap().drain(..).next().unwrap_or_else(Instant::now)
+    fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
+    /// The guest's: the supervisor looks at it, too, but later.
+    fn first_look(&self) -> Option<Instant> {
+        self.seen.lock().unwrap().first().copied()
     }
 }
 
