@@ -4,8 +4,10 @@
 //! it. So these are asked on up to four threads of their own, and one that has not answered in time
 //! is left out until it has:
 //!
-//!     ask ──▶ waiting ──a thread takes it──▶ running ──in time──▶ answer
-//!               │ too late: dropped             └─────too late──▶ stuck until it returns
+//! ```text
+//! ask ──▶ waiting ──a thread takes it──▶ running ──in time──▶ answer
+//!           │ too late: dropped             └─────too late──▶ stuck until it returns
+//! ```
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,8 +1,10 @@
 //! What a plugin saw of each family at its last run that ended well, so that it can tell what has
 //! happened since without keeping anything itself.
 //!
-//!     begin ──▶ pending ──commit──▶ previous      (and at the next run: previous beside now)
-//!                  └─────rollback──▶ forgotten
+//! ```text
+//! begin ──▶ pending ──commit──▶ previous      (and at the next run: previous beside now)
+//!              └─────rollback──▶ forgotten
+//! ```
 //!
 //! One of these belongs to a plugin's table in the config and outlives its instances. It holds at
 //! most one reading of each family, and shares it with all others who saw the same.

@@ -1,6 +1,8 @@
 //! Advances the engine's epoch while a guest runs, and only then.
 //!
-//!     parked ──a guest is entered──▶ ticking ──no guest at a tick──▶ parked
+//! ```text
+//! parked ──a guest is entered──▶ ticking ──no guest at a tick──▶ parked
+//! ```
 //!
 //! A call shorter than a tick costs at most one wake-up of this thread; an idle agent none.
 
