@@ -20,7 +20,7 @@ pub fn give_back() {
     }
 }
 
-/// Compiling, too, takes tens of megabytes for a moment, which the allocator would keep.
+/// What once was needed, to compile or to describe a flood of series, the allocator would keep.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointer and may be called at any time.

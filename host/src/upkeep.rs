@@ -1,5 +1,5 @@
-//! What the agent does for itself, now and then: reports its own figures as samples, and lets the
-//! log sum up what it left out.
+//! What the agent does for itself, now and then: reports its own figures as samples, lets the log
+//! sum up what it left out, and gives unused heap back to the system.
 //!
 //! Uses: `series`, `router`, `status`, `telemetry`.
 
@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::clock::Clock;
 use crate::collected::Collected;
+use crate::memory;
 use crate::router::Router;
 use crate::series::SeriesTable;
 use crate::status::{AgentStatus, figures};
@@ -18,6 +19,9 @@ use crate::telemetry;
 /// Without figures to report there is still the log.
 const SELDOM: Duration = Duration::from_secs(60);
 
+/// The allocator would keep the heap of the busiest hour for ever.
+const TRIM: Duration = Duration::from_secs(600);
+
 /// The agent's own chores.
 #[derive(Debug)]
 pub struct Upkeep {
@@ -25,6 +29,7 @@ pub struct Upkeep {
     interval: Option<Duration>,
     /// On the agent's clock.
     next: Duration,
+    next_trim: Duration,
     series: SeriesTable,
     status: AgentStatus,
     router: Arc<Router>,
@@ -42,8 +47,9 @@ impl Upkeep {
         clock: Arc<dyn Clock>,
         log: telemetry::Handle,
     ) -> Self {
-        let next = clock.monotonic() + interval.unwrap_or(SELDOM);
-        Self { interval, next, series, status, router, clock, log }
+        let now = clock.monotonic();
+        let (next, next_trim) = (now + interval.unwrap_or(SELDOM), now + TRIM);
+        Self { interval, next, next_trim, series, status, router, clock, log }
     }
 
     /// Until there is something to do. May be given up and begun again.
@@ -52,7 +58,12 @@ impl Upkeep {
     }
 
     pub fn work(&mut self) {
-        self.next = self.clock.monotonic() + self.interval.unwrap_or(SELDOM);
+        let now = self.clock.monotonic();
+        self.next = now + self.interval.unwrap_or(SELDOM);
+        if self.next_trim <= now {
+            self.next_trim = now + TRIM;
+            memory::trim_heap();
+        }
         self.log.sum_up();
         let Some(interval) = self.interval else { return };
         let now = self.clock.wall_ms();

@@ -112,7 +112,11 @@ async fn reload(parts: &Parts, clock: &Witness, cycles: u64) {
             let served = subject.serves().await;
             from_denial.push(millis(served - denied));
             from_end.push(millis(served - ended));
+            // The agent, too, waits before it ends the same plugin again. What is dead is given back
+            // meanwhile.
+            tokio::time::sleep(NEIGHBOUR).await;
             if [10, 100, cycles].contains(&cycle) {
+                tokio::time::sleep(DEADLINE).await;
                 resident.push((cycle, Process::myself().resident()));
             }
         }

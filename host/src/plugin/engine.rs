@@ -1,8 +1,9 @@
 //! The one wasmtime engine: its settings, what guests may import, and the way from bytes to a
 //! plugin that can be instantiated.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -37,6 +38,8 @@ pub(super) struct Inner {
     pub(super) ticker: Ticker,
     linker: Linker<Guest>,
     cache: Option<CodeCache>,
+    /// What is in use, by content: a thousand tables of one component hold its code once.
+    linked: Mutex<HashMap<String, Weak<InstancePre<Guest>>>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -56,7 +59,7 @@ pub struct Plugin {
     pub size: usize,
     /// What it calls on the host, `interface.function` each, in order.
     pub imports: Vec<String>,
-    pub(super) pre: InstancePre<Guest>,
+    pub(super) pre: Arc<InstancePre<Guest>>,
     pub(super) engine: Engine,
 }
 
@@ -82,7 +85,9 @@ impl Engine {
         let ticker = Ticker::start(tick, move || ticked.increment_epoch())?;
         let cache = cache.map(|dir| CodeCache::new(dir, &engine));
         let linker = linker(&engine).map_err(anyhow::Error::from)?;
-        Ok(Self { inner: Arc::new(Inner { wasmtime: engine, ticker, linker, cache }) })
+        Ok(Self {
+            inner: Arc::new(Inner { wasmtime: engine, ticker, linker, cache, linked: Mutex::default() }),
+        })
     }
 
     /// Checks and compiles. `stem`: the name of a component without a manifest. Errors say what
@@ -96,18 +101,9 @@ impl Engine {
             }
         }
         let sha256 = hex(&Sha256::digest(bytes));
-        let component = match inner.cache.as_ref().and_then(|cache| cache.load(&inner.wasmtime, &sha256)) {
-            Some(component) => component,
-            None => {
-                let component = self.compile(bytes)?;
-                self.check_types(&component)?;
-                if let Some(cache) = &inner.cache {
-                    cache.store(&sha256, &component);
-                }
-                component
-            }
-        };
-        let exports = interface::exports(&component, &inner.wasmtime)?;
+        let pre = self.link(bytes, &sha256)?;
+        let component = pre.component();
+        let exports = interface::exports(component, &inner.wasmtime)?;
         let manifest = match section::read(bytes)? {
             Some(text) => {
                 Manifest::parse(&text).map_err(|faults| format!("has a manifest that is wrong:\n{faults}"))?
@@ -121,9 +117,35 @@ impl Engine {
                 exports.kind.as_str()
             ));
         }
-        let imports = imports(&component, &inner.wasmtime);
-        let pre = inner.linker.instantiate_pre(&component).map_err(|error| link_error(&error))?;
+        let imports = imports(component, &inner.wasmtime);
         Ok(Plugin { manifest, exports, sha256, size: bytes.len(), imports, pre, engine: self.clone() })
+    }
+
+    /// Compiled, checked and joined with what the host offers; shared with whoever has it already.
+    fn link(&self, bytes: &[u8], sha256: &str) -> Result<Arc<InstancePre<Guest>>, String> {
+        let inner = &*self.inner;
+        let linked = || inner.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pre) = linked().get(sha256).and_then(Weak::upgrade) {
+            return Ok(pre);
+        }
+        let component = match inner.cache.as_ref().and_then(|cache| cache.load(&inner.wasmtime, sha256)) {
+            Some(component) => component,
+            None => {
+                let component = self.compile(bytes)?;
+                self.check_types(&component)?;
+                if let Some(cache) = &inner.cache {
+                    cache.store(sha256, &component);
+                }
+                component
+            }
+        };
+        // Tells a component that is no plugin from one that lacks an import.
+        interface::exports(&component, &inner.wasmtime)?;
+        let pre = Arc::new(inner.linker.instantiate_pre(&component).map_err(|error| link_error(&error))?);
+        let mut linked = linked();
+        linked.retain(|_, pre| pre.strong_count() > 0);
+        linked.insert(sha256.to_owned(), Arc::downgrade(&pre));
+        Ok(pre)
     }
 
     fn compile(&self, bytes: &[u8]) -> Result<Component, String> {

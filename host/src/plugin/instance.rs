@@ -22,6 +22,9 @@ use crate::outgoing::Outgoing;
 use crate::reason::ReasonCode;
 use crate::sample::Millis;
 
+/// A fresh instance starts in less.
+const SUCCESSION: Duration = Duration::from_millis(10);
+
 /// Why a collector is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TickReason {
@@ -311,7 +314,7 @@ fn rollback(context: &Context) {
 }
 
 /// Runs `f` on the store within the call's limits. The store comes back only if it can be used
-/// again; otherwise it is ended here, at once, so that its connections close.
+/// again; otherwise it is ended here.
 async fn call<R>(
     engine: &Inner,
     mut store: Store<Guest>,
@@ -320,8 +323,7 @@ async fn call<R>(
     f: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<R>,
 ) -> (Option<Store<Guest>>, Result<R, Failure>, Duration) {
     store.data_mut().begin_call(slot, timeout);
-    // One more than a tick: the next one may come at any moment.
-    store.set_epoch_deadline(2);
+    store.set_epoch_deadline(1);
     let meter = store.data().meter.clone();
     let ended = {
         let work = Metered { engine, meter: &meter, work: std::pin::pin!(f(&mut store)) };
@@ -350,13 +352,15 @@ async fn call<R>(
     }
 }
 
-/// Ends a store, and with it its connections. Unmapping its memory takes milliseconds, for which
-/// neither its successor nor anybody else shall wait.
+/// Ends a store, and with it its connections. To unmap its memory takes milliseconds in which
+/// nothing else can be mapped: not before its successor has had time to start, and on no thread
+/// that others wait for.
 fn bury(store: Store<Guest>) {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(store))),
-        Err(_) => drop(store),
-    }
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    drop(runtime.spawn(async move {
+        tokio::time::sleep(SUCCESSION).await;
+        drop(tokio::task::spawn_blocking(move || drop(store)));
+    }));
 }
 
 /// Lets epochs pass and counts time while the guest is polled: a guest that waits for the host
