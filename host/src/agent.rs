@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, AdminCommand, AdminRequest, LastSamples, Listener};
+use crate::backlog::Backlog;
 use crate::backoff::Backoff;
 use crate::clock::{Clock, RealClock};
 use crate::collected::Publish;
@@ -22,6 +23,7 @@ use crate::config::{CollectorConfig, Config, Counters, Faults, HandlerConfig, Pl
 use crate::data_dir::DataDir;
 use crate::delivery::{self, Delivery};
 use crate::delivery_policy::{DeliveryPolicy, RetryConfig};
+use crate::halt::HaltFile;
 use crate::keeper::Keeper;
 use crate::loader::{self, Loader, Prepared};
 use crate::machine::{self, Machine};
@@ -132,7 +134,15 @@ impl Agent {
         for (name, table, queue, status, parts) in prepared {
             let form = batch_form(table, &parts.plugin.manifest);
             let policy = DeliveryPolicy::new(retry_config(table));
-            let delivery = Delivery::new(keeper(&table.plugin, parts, status), queue, form, policy);
+            let clock = self.loader.clock.clone();
+            let wait = table.batch.over(&parts.plugin.manifest.batch).wait;
+            let spool = Some(self.data.spool(&name));
+            let backlog = Backlog::new(queue, table.queue.clone(), wait, spool, clock);
+            let halt =
+                HaltFile::new(self.data.halt(&name), self.data.id(), &parts.plugin.sha256, &parts.settings);
+            let settings = self.loader.settings_source(&parts.plugin.manifest, &table.plugin);
+            let delivery = Delivery::new(keeper(&table.plugin, parts, status), backlog, form, policy)
+                .with_halt(halt, settings);
             let (commands, inbox) = mpsc::channel(8);
             let task = tokio::spawn(delivery.serve(inbox));
             self.handlers.insert(name, Running { commands, task });

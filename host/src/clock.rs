@@ -30,6 +30,11 @@ pub trait Clock: Debug + Send + Sync {
     /// Since the clock was made.
     fn monotonic(&self) -> Duration;
 
+    /// The same in milliseconds.
+    fn monotonic_ms(&self) -> Millis {
+        Millis::try_from(self.monotonic().as_millis()).unwrap_or(Millis::MAX)
+    }
+
     /// Waits until `monotonic` says `deadline`; `Duration::MAX` is never. One that has passed
     /// gives way once to whoever else is ready.
     fn sleep_until(&self, deadline: Duration) -> Sleep;

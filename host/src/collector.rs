@@ -185,7 +185,7 @@ impl Collector {
                 "some of what the collector said was dropped"
             );
         }
-        self.router.route(applied.batch, context.clock.wall_ms());
+        self.router.route(applied.batch, context.clock.monotonic_ms());
         self.last_good = Some(due);
         self.absent = None;
         self.keeper.succeeded();

@@ -8,6 +8,8 @@
 //!   admin.sock         where the running agent is asked
 //!   cache/             compiled plugins; may be deleted at any time
 //!   state/             what plugins keep
+//!   spool/HANDLER/     what waits for a handler
+//!   halted/HANDLER     that it is halted, and why
 //! ```
 //!
 //! Uses: nothing of kimberlite.
@@ -97,6 +99,16 @@ impl DataDir {
     /// What plugins keep.
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
+    }
+
+    /// What waits for a handler. Made when something does.
+    pub fn spool(&self, handler: &str) -> PathBuf {
+        self.path.join("spool").join(handler)
+    }
+
+    /// Where it says that a handler is halted.
+    pub fn halt(&self, handler: &str) -> PathBuf {
+        self.path.join("halted").join(handler)
     }
 
     pub fn admin_socket(&self) -> PathBuf {

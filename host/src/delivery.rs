@@ -1,27 +1,36 @@
 //! One handler's task: empties its queue into it, one batch at a time.
 //!
 //! ```text
-//! queue ──take──▶ policy ──send──▶ handle (wasm) ──▶ answer, or a kill ──▶ policy: what next?
-//!                   ▲ └─ waits, is halted, sets aside                          │
-//!                   └──────────────────────────────────────────────────────────┘
+//! backlog ──take──▶ policy ──send──▶ handle (wasm) ──▶ answer, or a kill ──▶ policy: what next?
+//!    ▲                ▲ └─ waits, is halted, sets aside                          │
+//!    │ spill          └──────────────────────────────────────────────────────────┘
+//!    └─ whatever happens meanwhile: what stays in memory too long goes to disk
 //! ```
 //!
 //! The batch lives here while the handler has it, so that a handler may die at any instant.
-//! Uses: `keeper`, `queue`, `delivery_policy`. What to do next is decided there.
+//! Uses: `keeper`, `backlog`, `delivery_policy`. What to do next is decided there.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::backlog::{Backlog, Taken};
 use crate::clock::Clock;
-use crate::delivery_policy::{Delivered, DeliveryPolicy, Kill, Next, Outcome, Verdict};
+use crate::delivery_policy::{Answer, Delivered, DeliveryPolicy, Kill, Next, Outcome, Verdict};
+use crate::halt::HaltFile;
 use crate::keeper::Keeper;
+use crate::loader::SettingsSource;
 use crate::outgoing::{BatchForm, Outgoing};
 use crate::plugin::Failure;
 use crate::queue::Queue;
 use crate::sample::Millis;
+use crate::spool::Dropped;
 use crate::status::PluginStatus;
+
+/// How often a halted handler's settings are looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What the agent tells a handler's task.
 #[derive(Debug)]
@@ -38,10 +47,13 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Delivery {
     keeper: Keeper,
-    queue: Arc<Queue>,
+    backlog: Backlog,
     form: BatchForm,
     policy: DeliveryPolicy,
     drains: bool,
+    halt: HaltFile,
+    /// The settings as they are now: a file that one names may have changed.
+    settings: Option<SettingsSource>,
 }
 
 /// How far one step of the work has come.
@@ -55,48 +67,68 @@ enum Step {
 }
 
 impl Delivery {
-    pub fn new(keeper: Keeper, queue: Arc<Queue>, form: BatchForm, policy: DeliveryPolicy) -> Self {
-        let shown = queue.clone();
+    pub fn new(keeper: Keeper, backlog: Backlog, form: BatchForm, policy: DeliveryPolicy) -> Self {
+        let shown = backlog.queue().clone();
         keeper.status.set_live(move |status| show_queue(&shown, status));
-        Self { keeper, queue, form, policy, drains: false }
+        let halt = HaltFile::default();
+        Self { keeper, backlog, form, policy, drains: false, halt, settings: None }
+    }
+
+    /// A halt outlasts the process, but not a change of the settings.
+    pub fn with_halt(mut self, halt: HaltFile, settings: SettingsSource) -> Self {
+        if let Some(reason) = halt.read() {
+            tracing::warn!(
+                plugin = self.keeper.context.name,
+                reason,
+                "handler is still halted, since before the agent's start"
+            );
+            self.keeper.status.set_halted(Some(&reason));
+            self.policy.halt(self.now(), reason);
+        }
+        self.halt = halt;
+        self.settings = Some(settings);
+        self
     }
 
     /// Runs until it is told to drain and has, or all senders are gone. What could not be
-    /// delivered is in the queue then.
+    /// delivered is on disk then, or else in the queue.
     pub async fn serve(mut self, mut commands: mpsc::Receiver<Command>) {
         let clock = self.keeper.context.clock.clone();
         self.report();
         loop {
-            let command = match self.step().await {
+            let step = self.step().await;
+            self.spill_if_due(matches!(step, Step::Wait(_)) && self.drains).await;
+            let wait = match step {
                 Step::Progress => continue,
                 // What waits for a receiver goes on waiting: whoever drains has a limit for that.
                 Step::Idle | Step::Wait(None) if self.drains => break,
-                Step::Idle => tokio::select! {
-                    biased;
-                    command = commands.recv() => Some(command),
-                    () = self.queue.woken() => None,
-                },
-                Step::Wait(wait) => tokio::select! {
-                    biased;
-                    command = commands.recv(), if !self.drains => Some(command),
-                    () = rest(&clock, wait) => None,
-                },
+                Step::Idle => None,
+                Step::Wait(wait) => wait.map(|wait| clock.monotonic().saturating_add(wait)),
+            };
+            let spill = self.backlog.spill_at().map(Duration::from_millis);
+            let look = self.policy.halted().map(|_| clock.monotonic() + LOOK);
+            let until = wait.into_iter().chain(spill).chain(look).min();
+            let command = tokio::select! {
+                biased;
+                command = commands.recv(), if !self.drains => Some(command),
+                () = self.backlog.queue().woken() => None,
+                () = rest(&clock, until) => None,
             };
             match command {
-                None => {}
+                None => self.look_at_settings(),
                 Some(None) => break,
-                Some(Some(Command::Drain)) => self.drains = true,
+                Some(Some(Command::Drain)) => {
+                    self.drains = true;
+                    self.backlog.hurry();
+                }
                 Some(Some(Command::Release)) => {
                     self.keeper.supervisor.release();
                 }
-                Some(Some(Command::Resume)) => {
-                    self.policy.resume();
-                    self.keeper.status.set_halted(None);
-                }
+                Some(Some(Command::Resume)) => self.resume(),
             }
             self.report();
         }
-        self.end();
+        self.end().await;
     }
 
     /// Delivers what is queued now, waiting as often as it takes, but not beyond `give_up` and not
@@ -104,6 +136,7 @@ impl Delivery {
     pub async fn finish(mut self, give_up: Duration) -> Delivered {
         let clock = self.keeper.context.clock.clone();
         let deadline = clock.monotonic() + give_up;
+        self.backlog.hurry();
         loop {
             match self.step().await {
                 Step::Progress => {}
@@ -112,17 +145,42 @@ impl Delivery {
             }
         }
         let sums = self.policy.sums();
-        self.end();
+        self.end().await;
         sums
     }
 
-    fn end(&mut self) {
-        let held: Vec<_> = self.policy.give_back().collect();
-        for outgoing in held {
-            self.queue.put_back(outgoing);
-        }
+    async fn end(&mut self) {
+        self.backlog.give_back(self.policy.give_back());
+        self.backlog.spill(Vec::new(), &self.form).await;
         self.keeper.stop();
         self.report();
+    }
+
+    fn resume(&mut self) {
+        self.policy.resume();
+        self.halt.lift();
+        self.keeper.status.set_halted(None);
+    }
+
+    /// A halted handler that is told something new may go on.
+    fn look_at_settings(&mut self) {
+        if self.policy.halted().is_none() {
+            return;
+        }
+        let Some(settings) = self.settings.as_ref().and_then(SettingsSource::read) else { return };
+        self.halt.told(&settings);
+        if self.keeper.set_settings(settings) {
+            tracing::info!(plugin = self.keeper.context.name, "settings have changed: handler goes on");
+            self.resume();
+        }
+    }
+
+    /// `now`: before it is due, for the agent is about to end.
+    async fn spill_if_due(&mut self, now: bool) {
+        let Some(due) = self.backlog.spill_at() else { return };
+        if due <= self.now() || now {
+            self.backlog.spill(self.policy.parts().cloned().collect(), &self.form).await;
+        }
     }
 
     async fn step(&mut self) -> Step {
@@ -139,12 +197,17 @@ impl Delivery {
                     Step::Wait(wait)
                 }
             },
-            Next::Take => match self.queue.take(&self.form) {
-                Some(outgoing) => {
+            Next::Take => match self.backlog.take(&self.form).await {
+                Taken::Batch(outgoing) => {
                     self.policy.load(outgoing);
                     Step::Progress
                 }
-                None => Step::Idle,
+                // It is on disk, there for the next start.
+                Taken::NotBefore(_) if self.drains => Step::Idle,
+                Taken::NotBefore(at) => {
+                    Step::Wait(Some(Duration::from_millis(at.saturating_sub(self.now()))))
+                }
+                Taken::Nothing => Step::Idle,
             },
             Next::WaitUntil(until) => {
                 Step::Wait(Some(Duration::from_millis(until.saturating_sub(self.now()))))
@@ -166,10 +229,29 @@ impl Delivery {
         Err(self.keeper.supervisor.start_at().map(|at| at.saturating_sub(now)))
     }
 
+    /// The handler's answer. A receiver may be silent for as long as the call may take, so what
+    /// stays in memory too long meanwhile, this batch included, goes to disk.
+    async fn handle(&mut self, batch: &Outgoing) -> Option<Result<Answer, Failure>> {
+        let Self { keeper, backlog, policy, form, .. } = self;
+        let (clock, status) = (keeper.context.clock.clone(), keeper.status.clone());
+        let mut call = pin!(keeper.instance()?.handle(batch));
+        loop {
+            let spill = backlog.spill_at().map(Duration::from_millis);
+            tokio::select! {
+                biased;
+                answered = &mut call => return Some(answered),
+                () = rest(&clock, spill) => {}
+                () = backlog.queue().woken() => continue,
+            }
+            let parts = std::iter::once(batch).chain(policy.parts()).cloned().collect();
+            backlog.spill(parts, form).await;
+            status.update(|status| show_spool(backlog, status));
+        }
+    }
+
     async fn deliver(&mut self, batch: Outgoing) {
-        let Some(instance) = self.keeper.instance() else { return };
         let began = Instant::now();
-        let answered = instance.handle(&batch).await;
+        let Some(answered) = self.handle(&batch).await else { return self.policy.unsent(batch) };
         let took = began.elapsed();
         let now = self.now();
         let outcome = match answered {
@@ -191,7 +273,10 @@ impl Delivery {
     fn follow(&mut self, outcome: Outcome) {
         let Keeper { context, status, .. } = &self.keeper;
         let (plugin, wall) = (context.name.as_str(), context.clock.wall_ms());
-        self.queue.settle(outcome.settled_bytes);
+        self.backlog.settle(outcome.settled_bytes);
+        if self.policy.held() == 0 {
+            self.backlog.finished();
+        }
         match &outcome.verdict {
             Verdict::Delivered | Verdict::SetAside => {}
             Verdict::Waits { until, reason } => {
@@ -208,6 +293,9 @@ impl Delivery {
                 );
                 status.failed("halted", reason, wall);
                 status.set_halted(Some(reason));
+                // As the status has it: without secrets.
+                let clean = status.update(|status| status.delivery().halted.clone());
+                self.halt.write(wall, clean.as_deref().unwrap_or_default());
             }
         }
         if let Some(dead) = &outcome.dead {
@@ -224,17 +312,18 @@ impl Delivery {
 
     /// Waits must survive a wall clock that is set, so the policy lives on the monotonic one.
     fn now(&self) -> Millis {
-        u64::try_from(self.keeper.context.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+        self.keeper.context.clock.monotonic_ms()
     }
 
     fn report(&self) {
-        self.keeper.report(self.queue.bytes());
+        self.keeper.report(self.backlog.queue().bytes());
         let sums = self.policy.sums();
         let is_halted = self.policy.halted().is_some();
         self.keeper.status.update(|status| {
             if is_halted {
                 status.state = "halted".into();
             }
+            show_spool(&self.backlog, status);
             let delivery = status.delivery();
             delivery.delivered = sums.delivered;
             delivery.retried = sums.retried;
@@ -254,10 +343,20 @@ fn show_queue(queue: &Queue, status: &mut PluginStatus) {
     }
 }
 
+fn show_spool(backlog: &Backlog, status: &mut PluginStatus) {
+    status.spool_bytes = backlog.spool_bytes();
+    let Dropped { full, old, gone, .. } = backlog.dropped();
+    for (reason, items) in [("spool-full", full), ("too-old", old), ("spool-deleted", gone)] {
+        if items > 0 {
+            status.dropped.insert(reason.into(), items);
+        }
+    }
+}
+
 /// None: until somebody acts.
-async fn rest(clock: &Arc<dyn Clock>, wait: Option<Duration>) {
-    match wait {
-        Some(wait) => clock.sleep(wait).await,
+async fn rest(clock: &Arc<dyn Clock>, until: Option<Duration>) {
+    match until {
+        Some(until) => clock.sleep_until(until).await,
         None => std::future::pending().await,
     }
 }

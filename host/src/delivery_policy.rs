@@ -285,6 +285,11 @@ impl DeliveryPolicy {
         self.held.iter().map(Outgoing::len).sum()
     }
 
+    /// What is held, in order.
+    pub fn parts(&self) -> impl Iterator<Item = &Outgoing> {
+        self.held.iter()
+    }
+
     pub fn sums(&self) -> Delivered {
         self.sums
     }

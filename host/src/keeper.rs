@@ -37,6 +37,16 @@ impl Keeper {
         Self { context, status, supervisor, plugin, settings, instance: None, past_cpu: Duration::ZERO }
     }
 
+    /// Whether these are others than before; then the next instance gets them.
+    pub fn set_settings(&mut self, settings: Vec<Setting>) -> bool {
+        let changed = self.settings != settings;
+        if changed {
+            self.settings = settings;
+            self.end_instance();
+        }
+        changed
+    }
+
     /// The running instance; none: there is none, and [`Keeper::start`] may get one.
     pub fn instance(&mut self) -> Option<&mut Instance> {
         self.instance.as_mut()

@@ -10,6 +10,7 @@
 //! The modules, each of which uses only those above it:
 
 // Plain data and decisions: no clock of their own, no I/O.
+pub mod backlog;
 pub mod backoff;
 pub mod reason;
 pub mod sample;
@@ -31,9 +32,11 @@ pub mod supervisor;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+pub mod halt;
 pub mod host_stats;
 pub mod memory;
 pub mod secrets;
+pub mod spool;
 pub mod state;
 pub mod status;
 pub mod telemetry;

@@ -18,7 +18,7 @@ use tracing::level_filters::LevelFilter;
 use crate::bundled;
 use crate::clock::Clock;
 use crate::config::manifest::{Manifest, PluginKind};
-use crate::config::settings::{Setting, SystemSecrets, resolve};
+use crate::config::settings::{Setting, SettingValue, Settings, SystemSecrets, resolve};
 use crate::config::{AgentConfig, Fault, Faults, LogLevel, Place, PluginConfig, PluginSource};
 use crate::host_stats::{Family, HostStats, Sources, Views};
 use crate::plugin::http::HttpAccess;
@@ -66,6 +66,24 @@ pub struct Prepared {
     pub context: Arc<Context>,
     /// Grants that nothing asks for, as TOML; worth a warning.
     pub unasked: Option<String>,
+}
+
+/// A table's settings as they are each time they are read: files that they name may change.
+#[derive(Debug)]
+pub struct SettingsSource {
+    manifest: Manifest,
+    given: Settings,
+    place: Place,
+    secrets: Secrets,
+}
+
+impl SettingsSource {
+    /// None: they cannot be had now.
+    pub fn read(&self) -> Option<Vec<Setting>> {
+        let settings = resolve(&self.manifest, &self.given, &self.place, &SystemSecrets).ok()?;
+        learn(&self.secrets, &settings);
+        Some(settings)
+    }
 }
 
 /// Figures of this machine, or of wherever the config says its files are.
@@ -144,17 +162,23 @@ impl Loader {
         }
         self.check_memory(&plugin.manifest, kind, name, table)?;
         let settings = resolve(&plugin.manifest, &table.settings, &table.place, &SystemSecrets)?;
-        for setting in settings.iter().filter(|setting| setting.secret) {
-            if let crate::config::settings::SettingValue::Text(value) = &setting.value {
-                self.secrets.add(value);
-            }
-        }
+        learn(&self.secrets, &settings);
         let asks = plugin.manifest.asks(&settings).map_err(|faults| faults.at(&table.place))?;
         let grants = table.grants(kind, name, &asks, &self.agent)?;
         let unasked = grants.unasked();
         let unasked = (table.grant.is_some() && !unasked.is_empty()).then(|| unasked.to_string());
         let context = self.context(name, table, grants).map_err(fault)?;
         Ok(Prepared { plugin, origin, settings, context: Arc::new(context), unasked })
+    }
+
+    /// Where a table's settings are asked for again.
+    pub fn settings_source(&self, manifest: &Manifest, table: &PluginConfig) -> SettingsSource {
+        SettingsSource {
+            manifest: manifest.clone(),
+            given: table.settings.clone(),
+            place: table.place.clone(),
+            secrets: self.secrets.clone(),
+        }
     }
 
     fn check_memory(
@@ -210,6 +234,15 @@ impl Loader {
                 root: self.agent.root.clone(),
             },
         })
+    }
+}
+
+/// Nothing that is written from now on shows them.
+fn learn(secrets: &Secrets, settings: &[Setting]) {
+    for setting in settings.iter().filter(|setting| setting.secret) {
+        if let SettingValue::Text(value) = &setting.value {
+            secrets.add(value);
+        }
     }
 }
 

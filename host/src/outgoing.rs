@@ -20,7 +20,7 @@ pub struct Outgoing {
     pub attempt: u32,
     /// How often a handler died of it.
     pub kills: u32,
-    /// When the oldest of it entered the queue.
+    /// When the oldest of it entered the queue, by the agent's monotonic clock.
     pub since: Millis,
 }
 

@@ -17,7 +17,6 @@ mod lanes;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -154,13 +153,18 @@ impl Queue {
         self.lock().evicted
     }
 
-    /// For how long the oldest has waited, in flight or not; none: there is nothing.
-    pub fn oldest_age(&self, now: Millis) -> Option<Duration> {
+    /// When the oldest came of what waits, or of what is in flight, too; none: there is nothing.
+    pub fn oldest_since(&self, with_in_flight: bool) -> Option<Millis> {
         let waiting = self.lock();
         let in_lanes = waiting.lanes.oldest().and_then(|lane| waiting.lanes.front(lane));
         let first = in_lanes.map(|entry| entry.since).or(waiting.incoming.front().map(|&(since, _)| since));
-        let oldest = first.into_iter().chain(waiting.in_flight_since).min()?;
-        Some(Duration::from_millis(now.saturating_sub(oldest)))
+        first.into_iter().chain(waiting.in_flight_since.filter(|_| with_in_flight)).min()
+    }
+
+    /// Whether what waits takes more than half the limit.
+    pub fn is_filling(&self) -> bool {
+        let waiting = self.lock();
+        waiting.bytes > waiting.limit / 2
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -386,7 +390,7 @@ mod tests {
         let (first, second) = taken.split();
         queue.put_back(second);
         queue.put_back(first);
-        assert_eq!(queue.oldest_age(10), Some(Duration::from_millis(5)));
+        assert_eq!(queue.oldest_since(false), Some(5));
         let again = queue.take(&ALL).unwrap();
         assert_eq!((values(&again), again.attempt, again.since), (vec![0, 1, 2], 3, 5));
         queue.settle(again.bytes());
@@ -442,13 +446,13 @@ mod tests {
     #[test]
     fn age_is_that_of_the_oldest_in_flight_or_not() {
         let queue = Queue::new(1 << 20);
-        assert_eq!(queue.oldest_age(0), None);
+        assert_eq!(queue.oldest_since(true), None);
         queue.push(Arc::new(samples(0..1)), 100);
         let taken = queue.take(&ALL).unwrap();
         queue.push(Arc::new(samples(1..2)), 200);
-        assert_eq!(queue.oldest_age(300), Some(Duration::from_millis(200)));
+        assert_eq!(queue.oldest_since(true), Some(100));
         queue.settle(taken.bytes());
-        assert_eq!(queue.oldest_age(300), Some(Duration::from_millis(100)));
+        assert_eq!(queue.oldest_since(true), Some(200));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Upkeep {
         self.series.expire(now, interval);
         let collected = Collected { samples: figures::self_samples(&self.status), ..Collected::default() };
         match self.series.apply(now, collected) {
-            Ok(applied) => self.router.route(applied.batch, now),
+            Ok(applied) => self.router.route(applied.batch, self.clock.monotonic_ms()),
             Err(flood) => warn!(%flood, "the agent's own figures are too many to send"),
         }
         self.router.slot_end();

@@ -2,9 +2,10 @@
 //! ones a minute, then none. `BENCH_NAMES` and `BENCH_NAMES_PER_RUN` say how many.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kimberlite::agent;
+use kimberlite::backlog::Backlog;
 use kimberlite::clock::{Clock, VirtualClock};
 use kimberlite::collector::Collector;
 use kimberlite::config::manifest::PluginKind;
@@ -120,7 +121,9 @@ impl Whole {
         let keeper = agent::keeper(&table.plugin, prepared, handler.clone());
         let policy = DeliveryPolicy::new(agent::retry_config(table));
         let (commands, inbox) = mpsc::channel(1);
-        let delivery = Delivery::new(keeper, queue.clone(), form, policy);
+        let backlog =
+            Backlog::new(queue.clone(), table.queue.clone(), Duration::ZERO, None, parts.clock.clone());
+        let delivery = Delivery::new(keeper, backlog, form, policy);
         tokio::spawn(async move {
             let _kept = commands;
             delivery.serve(inbox).await;

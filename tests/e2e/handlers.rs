@@ -136,8 +136,8 @@ fn a_slow_handler_makes_nobody_late() {
 }
 
 #[test]
-fn a_full_queue_drops_the_oldest_and_counts_them() {
-    let rest = "queue = { memory = \"2KiB\" }";
+fn a_full_queue_without_a_disk_drops_the_oldest_and_counts_them() {
+    let rest = "queue = { memory = \"2KiB\", disk = \"0B\" }";
     let (agent, out) =
         agent_with("mode = \"halt\"", rest, "has dropped", |out| out.figure("dropped/queue-full") > 0);
     assert!(out.figure("queue_bytes") <= 4096, "{out:?}");

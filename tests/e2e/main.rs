@@ -19,6 +19,7 @@ mod quarantine;
 mod schedule;
 mod secrets;
 mod shutdown;
+mod spool;
 
 use kimberlite_tests::{HOSTILE_COLLECTOR, HOSTILE_HANDLER};
 

@@ -37,7 +37,7 @@ fn who_does_not_answer_holds_up_the_end_no_longer_than_the_grace() {
     let silent = HttpSink::start(&[Reply::Silence]);
     let config = collector("good", "", "")
         + &collector("spin", "mode = \"spin\"", "limits = { failures = 1000 }")
-        + &handler("slow", "mode = \"slow\", amount = 100_000", "")
+        + &handler("slow", "mode = \"slow\", amount = 100_000", "queue = { disk = \"0B\" }")
         + &metricly(silent.port(), "hush-hush-key", "");
     let agent = Agent::start_with(KIMBERLITE, "grace = \"1s\"", &config);
     agent.wait("both handlers are busy", |agent| {

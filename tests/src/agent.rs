@@ -162,6 +162,11 @@ impl Agent {
         self.dir.join("kimberlite.toml")
     }
 
+    /// A path in its data directory.
+    pub fn data(&self, path: &str) -> String {
+        self.dir.join(&format!("data/{path}"))
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
@@ -178,6 +183,13 @@ impl Agent {
         self.signal(Signal::TERM);
         let ended = self.ended(begun);
         (ended, std::mem::take(&mut self.dir))
+    }
+
+    /// SIGKILL, and the directory for the next agent.
+    pub fn kill_and_keep(mut self) -> TempDir {
+        self.signal(Signal::KILL);
+        self.ended(Instant::now());
+        std::mem::take(&mut self.dir)
     }
 
     /// Waits for an agent that ends by itself.

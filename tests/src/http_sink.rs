@@ -33,6 +33,7 @@ pub enum Reply {
 pub struct HttpSink {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
+    script: Arc<Mutex<Vec<Reply>>>,
 }
 
 impl HttpSink {
@@ -41,14 +42,25 @@ impl HttpSink {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (kept, script) = (requests.clone(), script.to_vec());
+        let script = Arc::new(Mutex::new(script.to_vec()));
+        let (kept, played) = (requests.clone(), script.clone());
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (kept, script) = (kept.clone(), script.clone());
+                let (kept, script) = (kept.clone(), played.clone());
                 thread::spawn(move || serve(stream, &script, &kept));
             }
         });
-        Self { address, requests }
+        Self { address, requests, script }
+    }
+
+    /// From now on all requests get this.
+    pub fn answer(&self, reply: Reply) {
+        *self.script.lock().unwrap() = vec![reply];
+    }
+
+    /// Those that were answered with this status.
+    pub fn answered(&self, status: u16) -> Vec<Request> {
+        self.requests().into_iter().filter(|request| request.status == Some(status)).collect()
     }
 
     pub fn port(&self) -> u16 {
@@ -61,13 +73,14 @@ impl HttpSink {
 }
 
 /// One connection, request by request. None: it has ended.
-fn serve(stream: TcpStream, script: &[Reply], kept: &Mutex<Vec<Request>>) -> Option<()> {
+fn serve(stream: TcpStream, script: &Mutex<Vec<Reply>>, kept: &Mutex<Vec<Request>>) -> Option<()> {
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
     loop {
         let mut request = read(&mut reader)?;
         let reply = {
             let mut kept = kept.lock().unwrap();
+            let script = script.lock().unwrap();
             let reply = *script.get(kept.len()).or(script.last())?;
             request.status = match reply {
                 Reply::Status(status) | Reply::After(status, _) => Some(status),

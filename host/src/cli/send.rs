@@ -10,6 +10,7 @@ use clap::Args;
 use super::alone::{Alone, loader, refused};
 use super::{Ended, Session, complain, print, runtime};
 use crate::agent::{batch_form, keeper, own_element, retry_config};
+use crate::backlog::Backlog;
 use crate::clock::{Clock, RealClock};
 use crate::config::manifest::PluginKind;
 use crate::config::{Config, HandlerConfig, PluginSource};
@@ -57,13 +58,14 @@ impl Send {
         let total = batch.len() as u64;
         // All of it is here already, so there is nothing to bound.
         let queue = Arc::new(Queue::new(usize::MAX));
-        queue.push(Arc::new(batch), clock.wall_ms());
+        queue.push(Arc::new(batch), clock.monotonic_ms());
 
         let agent = AgentStatus::new("alone", &name, clock.wall_ms(), session.secrets.clone());
         let status = agent.plugin(&name, PluginKind::Handler);
         let form = batch_form(&table, &prepared.plugin.manifest);
         let policy = DeliveryPolicy::new(retry_config(&table));
-        let delivery = Delivery::new(keeper(&table.plugin, prepared, status.clone()), queue, form, policy);
+        let backlog = Backlog::new(queue, table.queue.clone(), Duration::ZERO, None, clock);
+        let delivery = Delivery::new(keeper(&table.plugin, prepared, status.clone()), backlog, form, policy);
         let sums = delivery.finish(self.give_up).await;
         crate::plugin::drain_stdout(Duration::from_secs(5));
 

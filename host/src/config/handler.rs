@@ -29,6 +29,9 @@ pub struct QueueConfig {
     pub disk: u64,
     /// What is unacknowledged for longer goes to disk.
     pub sync: Duration,
+    /// Whether what goes to disk is forced there before it counts as kept: without, a power cut
+    /// may take it, the agent's end may not.
+    pub fsync: bool,
     pub order: Order,
     /// How many times the live rate a backlog is drained at, at most.
     pub catch_up: f64,
@@ -66,6 +69,7 @@ impl Default for QueueConfig {
             memory: 8 << 20,
             disk: 256 << 20,
             sync: Duration::from_secs(1),
+            fsync: true,
             order: Order::OldestFirst,
             catch_up: 10.0,
             age: Duration::from_secs(7 * 24 * 3600),
@@ -122,6 +126,7 @@ impl QueueConfig {
         table.size("memory", &mut queue.memory);
         table.size_or_none("disk", &mut queue.disk);
         table.set("sync", &mut queue.sync);
+        table.set("fsync", &mut queue.fsync);
         let orders = [("oldest-first", Order::OldestFirst), ("newest-first", Order::NewestFirst)];
         queue.order = table.choice("order", &orders).unwrap_or(queue.order);
         table.set("catch_up", &mut queue.catch_up);
