@@ -121,8 +121,13 @@ impl Whole {
         let keeper = agent::keeper(&table.plugin, prepared, handler.clone());
         let policy = DeliveryPolicy::new(agent::retry_config(table));
         let (commands, inbox) = mpsc::channel(1);
-        let backlog =
-            Backlog::new(queue.clone(), table.queue.clone(), Duration::ZERO, None, parts.clock.clone());
+        let backlog = Backlog::new(
+            queue.clone(),
+            table.queue.clone(),
+            Duration::ZERO,
+            None,
+            parts.loader.clock.clone(),
+        );
         let delivery = Delivery::new(keeper, backlog, form, policy);
         tokio::spawn(async move {
             let _kept = commands;
