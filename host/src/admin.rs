@@ -7,6 +7,7 @@
 //! GET  /api/v1/plugins                 JSON: a `status::Snapshot`
 //! POST /api/v1/plugins/NAME/release    to the agent as an `AdminRequest`; unix socket only
 //! POST /api/v1/plugins/NAME/resume
+//! POST /api/v1/plugins/NAME/deadletters/NUMBER/retry
 //! ```
 //!
 //! Whoever may open the socket (mode 0600) may steer the agent; whoever may connect to the loopback
@@ -56,6 +57,8 @@ pub enum AdminCommand {
     Release(String),
     /// A halted handler may deliver again.
     Resume(String),
+    /// A handler's dead letter of this number goes back into its queue.
+    Retry(String, u64),
 }
 
 /// A command and the way back: what was done, or why it was not, in a sentence.
@@ -145,6 +148,13 @@ impl Admin {
                     ),
                     "release" => self.command(AdminCommand::Release(name)).await,
                     _ => self.command(AdminCommand::Resume(name)).await,
+                }
+            }
+            (&Method::POST, ["api", "v1", "plugins", name, "deadletters", number, "retry"]) if may_steer => {
+                let name = percent_decode_str(name).decode_utf8_lossy().into_owned();
+                match number.parse() {
+                    Ok(number) => self.command(AdminCommand::Retry(name, number)).await,
+                    Err(_) => sentence(StatusCode::NOT_FOUND, "a dead letter has a number"),
                 }
             }
             (_, ["metrics"] | ["-", "ready" | "healthy"] | ["api", "v1", "plugins"]) => {
@@ -283,6 +293,7 @@ mod tests {
                 let _ = reply.send(match command {
                     AdminCommand::Release(name) => Ok(format!("`{name}` runs again")),
                     AdminCommand::Resume(name) => Err(format!("`{name}` is not halted")),
+                    AdminCommand::Retry(name, number) => Ok(format!("{name}/{number} goes back")),
                 });
             }
         });

@@ -20,7 +20,8 @@ use crate::collected::Publish;
 use crate::collector::{self, Collector};
 use crate::config::manifest::{BatchBy, Manifest, PluginKind};
 use crate::config::{CollectorConfig, Config, Counters, Faults, HandlerConfig, PluginConfig};
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, dead_letters_dir};
+use crate::dead_letters::DeadLetters;
 use crate::delivery::{self, Delivery};
 use crate::delivery_policy::{DeliveryPolicy, RetryConfig};
 use crate::halt::HaltFile;
@@ -142,7 +143,11 @@ impl Agent {
                 HaltFile::new(self.data.halt(&name), self.data.id(), &parts.plugin.sha256, &parts.settings);
             let settings = self.loader.settings_source(&parts.plugin.manifest, &table.plugin);
             let delivery = Delivery::new(keeper(&table.plugin, parts, status), backlog, form, policy)
-                .with_halt(halt, settings);
+                .with_halt(halt, settings)
+                .with_dead_letters(DeadLetters::new(
+                    dead_letters_dir(self.data.path()).join(&name),
+                    table.queue.dead_letters,
+                ));
             let (commands, inbox) = mpsc::channel(8);
             let task = tokio::spawn(delivery.serve(inbox));
             self.handlers.insert(name, Running { commands, task });
@@ -324,6 +329,13 @@ impl Agent {
                          `kimberlite release {name}` ends a quarantine"
                     ),
                 ),
+                None => refuse(reply, self.unknown(&name)),
+            },
+            AdminCommand::Retry(name, number) => match self.handlers.get(&name) {
+                Some(handler) => {
+                    let done = format!("{name}/{number} goes back to its handler");
+                    forward(handler, delivery::Command::Retry(number), reply, done);
+                }
                 None => refuse(reply, self.unknown(&name)),
             },
         }

@@ -11,6 +11,7 @@
 
 mod alone;
 mod collect;
+mod deadletters;
 mod embed;
 mod inspect;
 mod list;
@@ -97,6 +98,8 @@ enum Verb {
     Release(Named),
     /// Lets a halted handler of the running agent deliver again.
     Resume(Named),
+    /// What handlers will never deliver: shows it, hands it back, deletes it.
+    Deadletters(deadletters::Deadletters),
 }
 
 #[derive(Debug, Args)]
@@ -184,6 +187,7 @@ pub fn main() -> ExitCode {
         Verb::Embed(embed) => embed.run(),
         Verb::Release(Named { name }) => tell(&session, |agent| agent.release(&name)),
         Verb::Resume(Named { name }) => tell(&session, |agent| agent.resume(&name)),
+        Verb::Deadletters(letters) => letters.run(&session),
     };
     session.log.finish();
     match ended {

@@ -10,6 +10,7 @@
 //!   state/             what plugins keep
 //!   spool/HANDLER/     what waits for a handler
 //!   halted/HANDLER     that it is halted, and why
+//!   dead/HANDLER/      what it will never deliver
 //! ```
 //!
 //! Uses: nothing of kimberlite.
@@ -114,6 +115,11 @@ impl DataDir {
     pub fn admin_socket(&self) -> PathBuf {
         admin_socket(&self.path)
     }
+}
+
+/// Where handlers' dead letters are, in a directory for each.
+pub fn dead_letters_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("dead")
 }
 
 /// Where the agent that has this data directory is asked, if one runs.

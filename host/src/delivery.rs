@@ -18,10 +18,10 @@ use tokio::sync::mpsc;
 
 use crate::backlog::{Backlog, Taken};
 use crate::clock::Clock;
-use crate::delivery_policy::{Answer, Delivered, DeliveryPolicy, Kill, Next, Outcome, Verdict};
-use crate::halt::HaltFile;
+use crate::dead_letters::DeadLetters;
+use crate::delivery_policy::{Answer, DeadLetter, Delivered, DeliveryPolicy, Kill, Next, Outcome, Verdict};
+use crate::halt::{HaltFile, SettingsSource};
 use crate::keeper::Keeper;
-use crate::loader::SettingsSource;
 use crate::outgoing::{BatchForm, Outgoing};
 use crate::plugin::Failure;
 use crate::queue::Queue;
@@ -39,6 +39,8 @@ pub enum Command {
     Release,
     /// Ends a halt.
     Resume,
+    /// Takes up a dead letter again.
+    Retry(u64),
     /// Deliver what there is, then end; whoever asks waits for the task.
     Drain,
 }
@@ -54,6 +56,8 @@ pub struct Delivery {
     halt: HaltFile,
     /// The settings as they are now: a file that one names may have changed.
     settings: Option<SettingsSource>,
+    /// None: what is set aside is only counted.
+    letters: Option<DeadLetters>,
 }
 
 /// How far one step of the work has come.
@@ -71,7 +75,7 @@ impl Delivery {
         let shown = backlog.queue().clone();
         keeper.status.set_live(move |status| show_queue(&shown, status));
         let halt = HaltFile::default();
-        Self { keeper, backlog, form, policy, drains: false, halt, settings: None }
+        Self { keeper, backlog, form, policy, drains: false, halt, settings: None, letters: None }
     }
 
     /// A halt outlasts the process, but not a change of the settings.
@@ -88,6 +92,11 @@ impl Delivery {
         self.halt = halt;
         self.settings = Some(settings);
         self
+    }
+
+    /// What is set aside is kept there.
+    pub fn with_dead_letters(self, letters: DeadLetters) -> Self {
+        Self { letters: Some(letters), ..self }
     }
 
     /// Runs until it is told to drain and has, or all senders are gone. What could not be
@@ -125,6 +134,7 @@ impl Delivery {
                     self.keeper.supervisor.release();
                 }
                 Some(Some(Command::Resume)) => self.resume(),
+                Some(Some(Command::Retry(number))) => self.retry(number),
             }
             self.report();
         }
@@ -160,6 +170,17 @@ impl Delivery {
         self.policy.resume();
         self.halt.lift();
         self.keeper.status.set_halted(None);
+    }
+
+    /// The letter counts as arrived anew.
+    fn retry(&mut self, number: u64) {
+        let plugin = self.keeper.context.name.as_str();
+        let Some(letters) = &self.letters else { return };
+        let read = letters.read(number).and_then(|(_, batch)| letters.drop(number).map(|()| batch));
+        match read {
+            Ok(batch) => self.backlog.queue().push(Arc::new(batch), self.now()),
+            Err(error) => tracing::warn!(plugin, number, %error, "dead letter cannot be taken up again"),
+        }
     }
 
     /// A halted handler that is told something new may go on.
@@ -266,11 +287,14 @@ impl Delivery {
         };
         let context = &self.keeper.context;
         self.keeper.status.update(|status| status.ran(context.clock.wall_ms(), took, Duration::ZERO));
-        self.follow(outcome);
+        if let Some((dead, reason)) = self.follow(outcome) {
+            self.keep(dead, reason).await;
+        }
         self.report();
     }
 
-    fn follow(&mut self, outcome: Outcome) {
+    /// Gives what is to be kept as a dead letter, and the reason without secrets.
+    fn follow(&mut self, outcome: Outcome) -> Option<(DeadLetter, String)> {
         let Keeper { context, status, .. } = &self.keeper;
         let (plugin, wall) = (context.name.as_str(), context.clock.wall_ms());
         self.backlog.settle(outcome.settled_bytes);
@@ -298,15 +322,22 @@ impl Delivery {
                 self.halt.write(wall, clean.as_deref().unwrap_or_default());
             }
         }
-        if let Some(dead) = &outcome.dead {
-            tracing::error!(
-                plugin,
-                samples = dead.batch.len(),
-                reason = dead.reason,
-                "samples were set aside"
-            );
-            status.update(|status| status.dropped("dead-letter", dead.batch.len() as u64));
-            status.failed("dead-letter", &dead.reason, wall);
+        let dead = outcome.dead?;
+        tracing::error!(plugin, samples = dead.batch.len(), reason = dead.reason, "samples were set aside");
+        status.update(|status| status.dropped("dead-letter", dead.batch.len() as u64));
+        status.failed("dead-letter", &dead.reason, wall);
+        // As the status has it.
+        let reason = status.update(|status| status.last_failure.clone()).map(|failure| failure.text);
+        Some((dead, reason.unwrap_or_default()))
+    }
+
+    async fn keep(&mut self, dead: DeadLetter, reason: String) {
+        let Some(letters) = self.letters.clone() else { return };
+        let wall = self.keeper.context.clock.wall_ms();
+        let kept = tokio::task::spawn_blocking(move || letters.keep(&dead.batch, &reason, wall)).await;
+        if let Err(error) = kept.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            let plugin = self.keeper.context.name.as_str();
+            tracing::error!(plugin, %error, "what was set aside could not be kept and is lost");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Remembers on disk that a handler is halted, so that a restart does not undo what only a person,
-//! or a changed configuration, may.
+//! or a changed configuration, may; and asks for the settings anew.
 //!
-//! Uses: `data_dir`.
+//! Uses: `config`, `data_dir`, `secrets`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,10 +10,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::settings::Setting;
+use crate::config::Place;
+use crate::config::manifest::Manifest;
+use crate::config::settings::{Setting, Settings, SystemSecrets, resolve};
 use crate::data_dir::replace_private;
-use crate::plugin::hex;
 use crate::sample::Millis;
+use crate::secrets::Secrets;
 
 /// One handler's halt. With no path it is forgotten with the process.
 #[derive(Debug, Default)]
@@ -91,6 +93,28 @@ impl HaltFile {
     }
 }
 
+/// A table's settings as they are each time they are read: files that they name may change.
+#[derive(Debug)]
+pub struct SettingsSource {
+    manifest: Manifest,
+    given: Settings,
+    place: Place,
+    secrets: Secrets,
+}
+
+impl SettingsSource {
+    pub fn new(manifest: Manifest, given: Settings, place: Place, secrets: Secrets) -> Self {
+        Self { manifest, given, place, secrets }
+    }
+
+    /// None: they cannot be had now.
+    pub fn read(&self) -> Option<Vec<Setting>> {
+        let settings = resolve(&self.manifest, &self.given, &self.place, &SystemSecrets).ok()?;
+        settings.iter().filter_map(Setting::secret).for_each(|text| self.secrets.add(text));
+        Some(settings)
+    }
+}
+
 fn fingerprint(salt: &str, plugin: &str, settings: &[Setting]) -> String {
     let mut hash = Sha256::new();
     for text in [salt, plugin] {
@@ -100,7 +124,7 @@ fn fingerprint(salt: &str, plugin: &str, settings: &[Setting]) -> String {
     for Setting { key, value, .. } in settings {
         hash.update(format!("{key}={value:?}\0"));
     }
-    hex(&hash.finalize())
+    format!("{:x}", hash.finalize())
 }
 
 #[cfg(test)]

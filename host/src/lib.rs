@@ -10,7 +10,6 @@
 //! The modules, each of which uses only those above it:
 
 // Plain data and decisions: no clock of their own, no I/O.
-pub mod backlog;
 pub mod backoff;
 pub mod reason;
 pub mod sample;
@@ -32,6 +31,7 @@ pub mod supervisor;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+pub mod dead_letters;
 pub mod halt;
 pub mod host_stats;
 pub mod memory;
@@ -46,6 +46,7 @@ pub mod tls;
 pub mod plugin;
 
 // Tasks: one per plugin, one for the schedule.
+pub mod backlog;
 pub mod collector;
 pub mod delivery;
 pub mod keeper;

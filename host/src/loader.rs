@@ -18,8 +18,9 @@ use tracing::level_filters::LevelFilter;
 use crate::bundled;
 use crate::clock::Clock;
 use crate::config::manifest::{Manifest, PluginKind};
-use crate::config::settings::{Setting, SettingValue, Settings, SystemSecrets, resolve};
+use crate::config::settings::{Setting, SystemSecrets, resolve};
 use crate::config::{AgentConfig, Fault, Faults, LogLevel, Place, PluginConfig, PluginSource};
+use crate::halt::SettingsSource;
 use crate::host_stats::{Family, HostStats, Sources, Views};
 use crate::plugin::http::HttpAccess;
 use crate::plugin::{AgentInfo, Context, Engine, GuestLog, Plugin, Roots};
@@ -66,24 +67,6 @@ pub struct Prepared {
     pub context: Arc<Context>,
     /// Grants that nothing asks for, as TOML; worth a warning.
     pub unasked: Option<String>,
-}
-
-/// A table's settings as they are each time they are read: files that they name may change.
-#[derive(Debug)]
-pub struct SettingsSource {
-    manifest: Manifest,
-    given: Settings,
-    place: Place,
-    secrets: Secrets,
-}
-
-impl SettingsSource {
-    /// None: they cannot be had now.
-    pub fn read(&self) -> Option<Vec<Setting>> {
-        let settings = resolve(&self.manifest, &self.given, &self.place, &SystemSecrets).ok()?;
-        learn(&self.secrets, &settings);
-        Some(settings)
-    }
 }
 
 /// Figures of this machine, or of wherever the config says its files are.
@@ -162,7 +145,7 @@ impl Loader {
         }
         self.check_memory(&plugin.manifest, kind, name, table)?;
         let settings = resolve(&plugin.manifest, &table.settings, &table.place, &SystemSecrets)?;
-        learn(&self.secrets, &settings);
+        settings.iter().filter_map(Setting::secret).for_each(|text| self.secrets.add(text));
         let asks = plugin.manifest.asks(&settings).map_err(|faults| faults.at(&table.place))?;
         let grants = table.grants(kind, name, &asks, &self.agent)?;
         let unasked = grants.unasked();
@@ -173,12 +156,12 @@ impl Loader {
 
     /// Where a table's settings are asked for again.
     pub fn settings_source(&self, manifest: &Manifest, table: &PluginConfig) -> SettingsSource {
-        SettingsSource {
-            manifest: manifest.clone(),
-            given: table.settings.clone(),
-            place: table.place.clone(),
-            secrets: self.secrets.clone(),
-        }
+        SettingsSource::new(
+            manifest.clone(),
+            table.settings.clone(),
+            table.place.clone(),
+            self.secrets.clone(),
+        )
     }
 
     fn check_memory(
@@ -234,15 +217,6 @@ impl Loader {
                 root: self.agent.root.clone(),
             },
         })
-    }
-}
-
-/// Nothing that is written from now on shows them.
-fn learn(secrets: &Secrets, settings: &[Setting]) {
-    for setting in settings.iter().filter(|setting| setting.secret) {
-        if let SettingValue::Text(value) = &setting.value {
-            secrets.add(value);
-        }
     }
 }
 

@@ -23,7 +23,6 @@ pub mod section;
 mod store;
 mod ticker;
 
-pub(crate) use cache::hex;
 pub use engine::{Engine, Plugin};
 pub use failure::Failure;
 pub use instance::{CollectError, Heap, InitError, Instance, Memory, StartError, Tick, TickReason};

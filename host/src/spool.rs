@@ -31,7 +31,19 @@ use std::time::Duration;
 use self::record::Header;
 use self::segment::{Found, Segment};
 use crate::outgoing::Outgoing;
-use crate::sample::Millis;
+use crate::sample::{Batch, Millis};
+
+/// One record with a batch, as a spool has it.
+pub(crate) fn to_record(batch: &Batch, since: Millis) -> io::Result<Vec<u8>> {
+    record::encode(batch, 0, since).map_err(io::Error::other)
+}
+
+/// The batch of one whole record; none: it is none, or damaged.
+pub(crate) fn from_record(record: &[u8]) -> Option<Batch> {
+    let header = Header::read(record)?;
+    let payload = &record[record::HEADER..];
+    (header.record() == record.len() as u64 && header.fits(payload)).then(|| record::decode(payload))?
+}
 
 /// How much a spool may hold, and how surely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

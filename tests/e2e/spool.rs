@@ -1,9 +1,10 @@
-//! What waits for a receiver outlasts the agent: on disk, in order, within its bounds.
+//! What waits for a receiver outlasts the agent: on disk, in order, within its bounds. So does what it will
+//! never take.
 
 use std::fs;
 use std::path::Path;
 
-use kimberlite_tests::{Agent, HttpSink, Reply, TempDir};
+use kimberlite_tests::{Agent, HttpSink, Plugin, Reply, TempDir, verb};
 use serde_json::Value;
 
 use crate::{KIMBERLITE, collector, metricly};
@@ -179,4 +180,37 @@ fn a_halt_survives_a_kill_and_ends_when_the_key_changes() {
     assert!(first_life(&calls) >= seen, "{seen}: {calls:?}");
     assert!(sink.answered(202).iter().all(|request| request.path == "/ingest/another-key"));
     assert!(!Path::new(&agent.data("halted/metricly")).exists());
+}
+
+#[test]
+fn what_a_receiver_refuses_is_kept_shown_and_handed_back() {
+    let sink = HttpSink::start(&[Reply::Status(400)]);
+    let config = ["good", "fine", "well"].map(|name| collector(name, "", "interval = \"1h\"")).concat()
+        + &metricly(sink.port(), "hush-hush-key", FAST);
+    let agent = Agent::start_with(KIMBERLITE, QUIET, &config);
+    let idle = |plugin: &Plugin| plugin.figure("queue_bytes") == 0 && plugin.figure("spool_bytes") == 0;
+    let metricly = agent.wait_for("metricly", "has set all aside", |plugin| {
+        plugin.figure("delivery/dead_letters") == 3 && idle(plugin)
+    });
+    let file = agent.config_file();
+    let ask = |words: &[&str]| verb(KIMBERLITE, &[&["deadletters"], words, &["-c", &file]].concat());
+    let list = ask(&["list", "-o", "json"]).expect_code(0).json_lines();
+    let samples: u64 = list.iter().map(|letter| letter["samples"].as_u64().unwrap()).sum();
+    assert_eq!(samples, metricly.figure("delivery/dead_letters"));
+    assert!(list[0]["reason"].as_str().unwrap().contains("400"), "{list:?}");
+
+    let (first, second) = (list[0]["id"].as_str().unwrap(), list[1]["id"].as_str().unwrap());
+    let shown = ask(&["show", first]).expect_code(0).json_lines();
+    assert!(shown[0]["metric"].as_str().unwrap().ends_with(".calls"), "{shown:?}");
+    ask(&["drop", second]).expect_code(0);
+    let gone = ask(&["retry", second]).expect_code(74);
+    assert!(gone.stderr.contains(second) && gone.stderr.contains("deadletters list"), "{}", gone.stderr);
+
+    sink.answer(Reply::Status(202));
+    ask(&["retry", first]).expect_code(0);
+    agent.wait("it has arrived", |_| (sink.answered(202).len() == 1).then_some(()));
+    let left = ask(&["list", "-o", "json"]).expect_code(0).json_lines();
+    assert_eq!(left.len(), list.len() - 2);
+    assert!(ask(&["list"]).expect_code(0).stdout.contains("metricly/"));
+    ask(&["show", "no-such-thing"]).expect_code(2);
 }

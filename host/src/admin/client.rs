@@ -60,6 +60,11 @@ impl Client {
         self.command(plugin, "resume")
     }
 
+    /// Hands a dead letter back to its handler. Gives the agent's answer.
+    pub fn retry(&self, handler: &str, number: u64) -> Result<String, ClientError> {
+        self.command(handler, &format!("deadletters/{number}/retry"))
+    }
+
     fn command(&self, plugin: &str, verb: &str) -> Result<String, ClientError> {
         let name = utf8_percent_encode(plugin, NON_ALPHANUMERIC);
         self.ask("POST", &format!("/api/v1/plugins/{name}/{verb}")).map(|text| text.trim_end().to_owned())

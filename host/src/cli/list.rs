@@ -98,7 +98,7 @@ fn indented(text: &str) -> String {
 }
 
 /// `2026-11-22T22:08:00Z`
-fn time(millis: u64) -> String {
+pub(super) fn time(millis: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis);
     humantime::format_rfc3339_seconds(time).to_string()
 }

@@ -37,6 +37,8 @@ pub struct QueueConfig {
     pub catch_up: f64,
     /// What is older is dropped.
     pub age: Duration,
+    /// Bytes of what was set aside; beyond them the oldest go.
+    pub dead_letters: u64,
 }
 
 /// What a backlog begins with.
@@ -73,6 +75,7 @@ impl Default for QueueConfig {
             order: Order::OldestFirst,
             catch_up: 10.0,
             age: Duration::from_secs(7 * 24 * 3600),
+            dead_letters: 16 << 20,
         }
     }
 }
@@ -134,6 +137,7 @@ impl QueueConfig {
             table.fault("catch_up", "`catch_up` must be more than 0", None);
         }
         table.positive_into("age", &mut queue.age);
+        table.size_or_none("dead_letters", &mut queue.dead_letters);
         queue
     }
 }

@@ -66,6 +66,16 @@ pub struct Setting {
     pub secret: bool,
 }
 
+impl Setting {
+    /// What nobody may read, if it is that.
+    pub fn secret(&self) -> Option<&str> {
+        match &self.value {
+            SettingValue::Text(text) if self.secret => Some(text),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Debug for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.secret {
