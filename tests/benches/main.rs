@@ -2,7 +2,7 @@
 //! makes other figures, so each run prints the load, and ratios to what it measured itself.
 //!
 //! ```text
-//! cargo build --release && cargo bench -p kimberlite-tests [-- canonical thousand limits names]
+//! cargo build --release && cargo bench -p kimberlite-tests [-- canonical thousand limits names delivery]
 //! ```
 //!
 //! | name | asks | how |
@@ -11,6 +11,7 @@
 //! | `thousand` | what a thousand collectors cost, and whether they start in time | the agent as a process |
 //! | `limits` | how fast a runaway plugin is stopped and replaced, and what is left of it | the library |
 //! | `names` | what a million names leave behind once they are gone | the library, in virtual time |
+//! | `delivery` | how many samples a second go to a handler, to a socket and to disk | the library |
 //!
 //! Each runs in a process of its own, so that none finds the heap of another.
 
@@ -18,6 +19,7 @@
 
 mod canonical;
 mod component;
+mod delivery;
 mod floor;
 mod limits;
 mod names;
@@ -29,11 +31,12 @@ mod thousand;
 
 use std::process::Command;
 
-const ALL: [(&str, fn()); 4] = [
+const ALL: [(&str, fn()); 5] = [
     ("canonical", canonical::run),
     ("thousand", thousand::run),
     ("limits", limits::run),
     ("names", names::run),
+    ("delivery", delivery::run),
 ];
 
 /// What the child processes of this program are told to be.

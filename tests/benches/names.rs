@@ -2,15 +2,12 @@
 //! ones a minute, then none. `BENCH_NAMES` and `BENCH_NAMES_PER_RUN` say how many.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kimberlite::agent;
-use kimberlite::backlog::Backlog;
 use kimberlite::clock::{Clock, VirtualClock};
 use kimberlite::collector::Collector;
 use kimberlite::config::manifest::PluginKind;
-use kimberlite::delivery::Delivery;
-use kimberlite::delivery_policy::DeliveryPolicy;
 use kimberlite::machine::Machine;
 use kimberlite::queue::Queue;
 use kimberlite::router::Router;
@@ -116,19 +113,8 @@ impl Whole {
         let queue = Arc::new(Queue::new(usize::try_from(table.queue.memory).unwrap()));
         let filter = Filter::new(&table.plugin.metrics, &table.plugin.except);
         let routes = router.set_handlers(vec![(queue.clone(), filter)]).unwrap();
-        let prepared = parts.handler("graphite");
-        let form = agent::batch_form(table, &prepared.plugin.manifest);
-        let keeper = agent::keeper(&table.plugin, prepared, handler.clone());
-        let policy = DeliveryPolicy::new(agent::retry_config(table));
+        let delivery = parts.delivery("graphite", &queue);
         let (commands, inbox) = mpsc::channel(1);
-        let backlog = Backlog::new(
-            queue.clone(),
-            table.queue.clone(),
-            Duration::ZERO,
-            None,
-            parts.loader.clock.clone(),
-        );
-        let delivery = Delivery::new(keeper, backlog, form, policy);
         tokio::spawn(async move {
             let _kept = commands;
             delivery.serve(inbox).await;

@@ -2,14 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kimberlite::agent;
+use kimberlite::backlog::Backlog;
 use kimberlite::clock::Clock;
 use kimberlite::config::Config;
 use kimberlite::config::manifest::PluginKind;
+use kimberlite::delivery::Delivery;
+use kimberlite::delivery_policy::DeliveryPolicy;
 use kimberlite::keeper::Keeper;
 use kimberlite::loader::{Loader, Prepared, machine_stats};
 use kimberlite::plugin::{AgentInfo, Engine};
+use kimberlite::queue::Queue;
 use kimberlite::sample::Element;
 use kimberlite::secrets::Secrets;
 use kimberlite::status::{AgentStatus, PluginHandle};
@@ -55,9 +60,19 @@ impl Parts {
         self.loader.prepare(PluginKind::Collector, name, table).unwrap_or_else(|faults| panic!("{faults}"))
     }
 
-    pub(crate) fn handler(&self, name: &str) -> Prepared {
-        let table = &self.config.handlers[name].plugin;
-        self.loader.prepare(PluginKind::Handler, name, table).unwrap_or_else(|faults| panic!("{faults}"))
+    /// What empties a queue into a handler; it has no spool.
+    pub(crate) fn delivery(&self, name: &str, queue: &Arc<Queue>) -> Delivery {
+        let table = &self.config.handlers[name];
+        let prepared = self
+            .loader
+            .prepare(PluginKind::Handler, name, &table.plugin)
+            .unwrap_or_else(|faults| panic!("{faults}"));
+        let form = agent::batch_form(table, &prepared.plugin.manifest);
+        let keeper = agent::keeper(&table.plugin, prepared, self.handle(name, PluginKind::Handler));
+        let policy = DeliveryPolicy::new(agent::retry_config(table));
+        let clock = self.loader.clock.clone();
+        let backlog = Backlog::new(queue.clone(), table.queue.clone(), Duration::ZERO, None, clock);
+        Delivery::new(keeper, backlog, form, policy)
     }
 
     pub(crate) fn handle(&self, name: &str, kind: PluginKind) -> PluginHandle {

@@ -10,14 +10,20 @@ pub(crate) fn title(text: &str) {
     println!("\n{text}   (load {} on {cpus} CPUs)", load.join(" "));
 }
 
-/// One figure; every goal is a most.
+/// One figure; its goal is a most.
 pub(crate) fn figure(what: &str, value: f64, unit: &str, goal: Option<f64>) {
-    let verdict = match goal {
-        Some(goal) if value <= goal => format!("   goal {goal} {unit}: met"),
-        Some(goal) => format!("   goal {goal} {unit}: MISSED"),
-        None => String::new(),
-    };
+    let verdict = goal.map_or_else(String::new, |goal| verdict("at most", goal, unit, value <= goal));
     println!("  {what:<62} {value:>10.2} {unit:<4}{verdict}");
+}
+
+/// How much was done in a second; its goal is a least.
+pub(crate) fn speed(what: &str, value: f64, unit: &str, goal: Option<f64>) {
+    let verdict = goal.map_or_else(String::new, |goal| verdict("at least", goal, unit, value >= goal));
+    println!("  {what:<62} {value:>10.0} {unit:<4}{verdict}");
+}
+
+fn verdict(bound: &str, goal: f64, unit: &str, is_met: bool) -> String {
+    format!("   goal {bound} {goal} {unit}: {}", if is_met { "met" } else { "MISSED" })
 }
 
 /// Anything else worth knowing.
