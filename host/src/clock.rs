@@ -45,6 +45,26 @@ pub trait Clock: Debug + Send + Sync {
     }
 }
 
+/// What a wall clock may be corrected by without being set: time servers do that.
+const SLEW: i64 = 1_000;
+
+/// Notices when somebody sets the wall clock, or the machine was suspended.
+#[derive(Debug, Default)]
+pub struct WallWatch {
+    /// How far the wall clock was ahead of the monotonic one.
+    ahead: Option<i64>,
+}
+
+impl WallWatch {
+    /// By how many milliseconds the wall clock has jumped since this was last asked.
+    pub fn jumped(&mut self, clock: &dyn Clock) -> i64 {
+        let signed = |time: Millis| i64::try_from(time).unwrap_or(i64::MAX);
+        let ahead = signed(clock.wall_ms()) - signed(clock.monotonic_ms());
+        let by = ahead - self.ahead.replace(ahead).unwrap_or(ahead);
+        if by.abs() > SLEW { by } else { 0 }
+    }
+}
+
 /// The system's clocks. Sleeps need a tokio runtime with time.
 #[derive(Debug)]
 pub struct RealClock {

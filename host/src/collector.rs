@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::clock::WallWatch;
 use crate::collected::Collected;
 use crate::keeper::Keeper;
 use crate::machine::Machine;
@@ -56,6 +57,7 @@ pub struct Collector {
     machine: Arc<Machine>,
     /// Due time of the last run that ended well.
     last_good: Option<Millis>,
+    wall: WallWatch,
     is_slow: bool,
     /// What the log was told is not there; said once.
     absent: Option<String>,
@@ -70,7 +72,18 @@ impl Collector {
         router: Arc<Router>,
         machine: Arc<Machine>,
     ) -> Self {
-        Self { keeper, interval, series, router, machine, last_good: None, is_slow: false, absent: None }
+        let wall = WallWatch::default();
+        Self {
+            keeper,
+            interval,
+            series,
+            router,
+            machine,
+            last_good: None,
+            wall,
+            is_slow: false,
+            absent: None,
+        }
     }
 
     /// Runs until all senders are gone.
@@ -89,6 +102,11 @@ impl Collector {
     }
 
     async fn run(&mut self, run: Run) {
+        let jumped = self.wall.jumped(&*self.keeper.context.clock);
+        if jumped != 0 {
+            lock(&self.series).clock_jumped(jumped);
+            self.last_good = self.last_good.map(|last| last.saturating_add_signed(jumped));
+        }
         // A slow one keeps nobody waiting and wakes the handlers itself.
         let held = (!self.is_slow).then_some(run.slot_end);
         let began = Instant::now();

@@ -207,6 +207,18 @@ impl SeriesTable {
         Ok(applied)
     }
 
+    /// The wall clock was set, by so many milliseconds: what was a second ago still was a second ago.
+    pub fn clock_jumped(&mut self, by: i64) {
+        let moved = |time: &mut Millis| *time = time.saturating_add_signed(by);
+        for state in self.series.values_mut() {
+            moved(&mut state.used);
+            state.reading.clock_jumped(by);
+        }
+        self.elements.clock_jumped(by);
+        moved(&mut self.oldest_use);
+        moved(&mut self.newest_use);
+    }
+
     /// Lets go what was not used for the longer of ten intervals and ten minutes, and names all
     /// handles that have become void since the last call of this. To be called before each run.
     pub fn expire(&mut self, now: Millis, interval: Duration) -> Expired {

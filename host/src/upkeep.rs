@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, WallWatch};
 use crate::collected::Collected;
 use crate::memory;
 use crate::router::Router;
@@ -30,6 +30,7 @@ pub struct Upkeep {
     /// On the agent's clock.
     next: Duration,
     next_trim: Duration,
+    wall: WallWatch,
     series: SeriesTable,
     status: AgentStatus,
     router: Arc<Router>,
@@ -49,7 +50,7 @@ impl Upkeep {
     ) -> Self {
         let now = clock.monotonic();
         let (next, next_trim) = (now + interval.unwrap_or(SELDOM), now + TRIM);
-        Self { interval, next, next_trim, series, status, router, clock, log }
+        Self { interval, next, next_trim, wall: WallWatch::default(), series, status, router, clock, log }
     }
 
     /// Until there is something to do. May be given up and begun again.
@@ -66,6 +67,10 @@ impl Upkeep {
         }
         self.log.sum_up();
         let Some(interval) = self.interval else { return };
+        match self.wall.jumped(&*self.clock) {
+            0 => {}
+            jumped => self.series.clock_jumped(jumped),
+        }
         let now = self.clock.wall_ms();
         // These samples name their series each time, so nobody has to hear of handles.
         self.series.expire(now, interval);

@@ -186,6 +186,12 @@ impl Elements {
         Some(key.0.clone())
     }
 
+    pub(super) fn clock_jumped(&mut self, by: i64) {
+        for state in self.known.values_mut() {
+            state.used = state.used.saturating_add_signed(by);
+        }
+    }
+
     /// Marks what has no series and was not used for `keep` milliseconds. Answers the oldest use
     /// among those without series that stay.
     pub(super) fn mark_expired(&mut self, now: Millis, keep: Millis) -> Millis {

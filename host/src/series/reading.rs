@@ -53,6 +53,11 @@ impl Reading {
         Ok((!published.is_nan()).then_some(published))
     }
 
+    /// The clock by which it was read has jumped.
+    pub(super) fn clock_jumped(&mut self, by: i64) {
+        self.at = self.at.saturating_add_signed(by);
+    }
+
     /// What left the table last.
     pub(super) fn published(&self) -> Option<(Millis, f64)> {
         (!self.published.is_nan()).then_some((self.at, self.published))

@@ -315,6 +315,19 @@ fn long_intervals_keep_series_for_ten_of_them() {
 }
 
 #[test]
+fn clock_that_is_set_costs_no_series_and_no_rate() {
+    let mut table = table();
+    let hour = 60 * MINUTE;
+    table.apply(hour, run(vec![counter(0, "c")], &[(0, 10.0)])).unwrap();
+    table.clock_jumped(7_200_000);
+    assert_eq!(table.expire(3 * hour + 1000, SECOND), Expired::default());
+    table.clock_jumped(-3_600_000);
+    assert_eq!(table.expire(2 * hour + 2000, SECOND), Expired::default());
+    let applied = table.apply(2 * hour + 2000, run(vec![], &[(0, 14.0)])).unwrap();
+    assert_eq!(seen(&applied), ["c 2"]);
+}
+
+#[test]
 fn series_used_before_the_clock_went_back_still_expire() {
     let mut table = table();
     table.apply(1000 * MINUTE, run(vec![gauge(0, "a")], &[(0, 1.0)])).unwrap();
