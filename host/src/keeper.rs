@@ -43,6 +43,7 @@ impl Keeper {
         if changed {
             self.settings = settings;
             self.end_instance();
+            self.supervisor.replace();
         }
         changed
     }

@@ -1,5 +1,6 @@
 //! TLS of one plugin: the system's roots, or the operator's own authority and certificate.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,22 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::TlsConfig;
+
+/// By which a renewed file shows: its inode, size and time of change (s, ns). None: it is not there.
+type FileState = Option<(u64, u64, i64, i64)>;
+
+/// The files of a [`TlsConfig`] at one instant; another one when any of them has been renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStates([FileState; 3]);
+
+impl FileStates {
+    pub fn of(tls: &TlsConfig) -> Self {
+        Self([&tls.ca, &tls.cert, &tls.key].map(|file| {
+            let meta = std::fs::metadata(file.as_ref()?).ok()?;
+            Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+        }))
+    }
+}
 
 /// Reads the files anew, so that a renewed certificate counts at the next connection. Errors name
 /// the file.

@@ -33,6 +33,8 @@ pub struct Limits {
     pub handles: usize,
     /// Bytes of one HTTP body, either way.
     pub http_body: u64,
+    /// The age at which HTTP connections are replaced.
+    pub connection_age: Duration,
     /// Bytes that one call may send and receive.
     pub net_bytes: u64,
     /// Bytes that the host holds for an instance.
@@ -61,6 +63,7 @@ impl Default for Limits {
             instances: 64,
             handles: 1024,
             http_body: 16 << 20,
+            connection_age: Duration::from_secs(600),
             net_bytes: 64 << 20,
             host_memory: 16 << 20,
             state: 64 << 10,
@@ -101,6 +104,7 @@ impl Limits {
         table.count("instances", &mut self.instances);
         table.count("handles", &mut self.handles);
         table.size("http_body", &mut self.http_body);
+        table.positive_into("connection_age", &mut self.connection_age);
         table.size("net_bytes", &mut self.net_bytes);
         table.size("host_memory", &mut self.host_memory);
         table.size("state", &mut self.state);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::Scheme;
@@ -22,7 +22,7 @@ use super::limits::{Charge, HostBytes, Meter};
 use super::network::{Traffic, is_reachable};
 use super::store::Context;
 use crate::config::TlsConfig;
-use crate::tls;
+use crate::tls::{self, FileStates};
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Answer = Result<(http::Response<WasiBody>, Io), Error>;
@@ -31,38 +31,74 @@ type Answer = Result<(http::Response<WasiBody>, Io), Error>;
 #[derive(Debug, Default)]
 pub struct HttpAccess {
     /// By socket; none: over TCP.
-    clients: Mutex<HashMap<Option<PathBuf>, reqwest::Client>>,
+    clients: Mutex<HashMap<Option<PathBuf>, Client>>,
     /// `agent.proxy`.
     proxy: Option<String>,
 }
+
+/// Its connections are never used for longer than it is.
+#[derive(Debug)]
+struct Client {
+    client: reqwest::Client,
+    made: Duration,
+    files: FileStates,
+}
+
+/// Of all that it takes to connect: a name with several addresses has a share of it for each.
+const CONNECT: Duration = Duration::from_secs(10);
 
 impl HttpAccess {
     pub fn new(proxy: Option<String>) -> Self {
         Self { clients: Mutex::default(), proxy }
     }
 
-    fn client(&self, socket: Option<PathBuf>, tls: &TlsConfig) -> Result<reqwest::Client, String> {
+    /// One that trusts and shows the certificates there are now, and has not grown too old: so names
+    /// are resolved anew and load is balanced, however busy its connections are.
+    fn client(&self, socket: Option<PathBuf>, context: &Context) -> Result<reqwest::Client, String> {
         let Ok(mut clients) = self.clients.lock() else { return Err("HTTP client is gone".to_owned()) };
-        if let Some(client) = clients.get(&socket) {
-            return Ok(client.clone());
+        let (now, files) = (context.clock.monotonic(), FileStates::of(&context.tls));
+        let is_fresh = |known: &Client| {
+            known.files == files && now.saturating_sub(known.made) < context.limits.connection_age
+        };
+        if let Some(known) = clients.get(&socket).filter(|known| is_fresh(known)) {
+            return Ok(known.client.clone());
         }
+        let client = match self.build(socket.as_ref(), &context.tls) {
+            Ok(client) => client,
+            // Half a certificate is written: the old one is good until it is whole.
+            Err(error) => match clients.get(&socket) {
+                Some(known) => {
+                    tracing::warn!(
+                        plugin = context.name,
+                        error,
+                        "TLS files cannot be used; going on with the old ones"
+                    );
+                    known.client.clone()
+                }
+                None => return Err(error),
+            },
+        };
+        clients.insert(socket, Client { client: client.clone(), made: now, files });
+        Ok(client)
+    }
+
+    fn build(&self, socket: Option<&PathBuf>, tls: &TlsConfig) -> Result<reqwest::Client, String> {
         let mut builder = reqwest::Client::builder()
             .use_preconfigured_tls(tls::client_config(tls)?)
             .redirect(reqwest::redirect::Policy::none())
             // The environment's proxy is nobody's explicit wish.
             .no_proxy()
             .dns_resolver(Reachable)
+            .connect_timeout(CONNECT)
             .pool_max_idle_per_host(2)
-            .pool_idle_timeout(std::time::Duration::from_secs(90));
-        if let Some(path) = &socket {
+            .pool_idle_timeout(Duration::from_secs(90));
+        if let Some(path) = socket {
             builder = builder.unix_socket(path.clone());
         } else if let Some(proxy) = &self.proxy {
             let proxy = reqwest::Proxy::all(proxy).map_err(|error| format!("agent.proxy: {error}"))?;
             builder = builder.proxy(proxy);
         }
-        let client = builder.build().map_err(|error| format!("HTTP client: {error}"))?;
-        clients.insert(socket, client.clone());
-        Ok(client)
+        builder.build().map_err(|error| format!("HTTP client: {error}"))
     }
 }
 
@@ -159,7 +195,7 @@ impl WasiHttpHooks for Hooks {
                 }
             })
             .and_then(|(request, socket)| {
-                let client = self.context.http.client(socket, &self.context.tls);
+                let client = self.context.http.client(socket, &self.context);
                 client.map(|client| (client, request)).map_err(|text| Error::InternalError(Some(text)))
             });
         let traffic = self.traffic.clone();

@@ -59,7 +59,8 @@ pub struct Connection {
     stream: Stream,
     /// Bytes that arrived while looking whether the other side is still there.
     early: Vec<u8>,
-    ended: bool,
+    /// How the other side ended it, if that was seen while looking.
+    ended: Option<Result<(), NetError>>,
     _charge: Charge,
 }
 
@@ -161,7 +162,7 @@ impl tcp::Host for Guest {
         let until = self.meter.io_deadline();
         Ok(match open(&address, options, &self.context.tls.clone(), until).await {
             Ok(stream) => {
-                let connection = Connection { stream, early: Vec::new(), ended: false, _charge: charge };
+                let connection = Connection { stream, early: Vec::new(), ended: None, _charge: charge };
                 Ok(self.table.push(connection)?)
             }
             Err(error) => Err(error),
@@ -190,7 +191,7 @@ async fn open(
     until: Instant,
 ) -> Result<Stream, NetError> {
     let candidates = resolve(address, until).await?;
-    let stream = timed(until, address, TcpStream::connect(&candidates[..])).await?;
+    let stream = connect(address, &candidates, until).await?;
     // Batches go out in one piece; waiting for more would only delay them.
     stream.set_nodelay(true).map_err(|error| net_error(address, &error))?;
     let Some(name) = options.tls_name else { return Ok(Stream::Plain(stream)) };
@@ -203,6 +204,21 @@ async fn open(
         Err(NetError::Other(text)) => Err(NetError::Tls(text)),
         Err(error) => Err(error),
     }
+}
+
+/// The first address that answers; each has its share of the time, so that a dead one does not take
+/// all of it.
+async fn connect(address: &str, candidates: &[SocketAddr], until: Instant) -> Result<TcpStream, NetError> {
+    let mut tried = Err(NetError::Unresolved(format!("{address} has no address")));
+    for (place, candidate) in candidates.iter().enumerate() {
+        let now = Instant::now();
+        let share = until.saturating_duration_since(now) / (candidates.len() - place) as u32;
+        tried = timed(now + share, address, TcpStream::connect(candidate)).await;
+        if tried.is_ok() {
+            break;
+        }
+    }
+    tried
 }
 
 impl tcp::HostConnection for Guest {
@@ -235,8 +251,8 @@ impl tcp::HostConnection for Guest {
         let received = if !connection.early.is_empty() {
             let count = max.min(connection.early.len());
             Ok(connection.early.drain(..count).collect())
-        } else if connection.ended {
-            Ok(Vec::new())
+        } else if let Some(ended) = &connection.ended {
+            ended.clone().map(|()| Vec::new())
         } else {
             let mut bytes = vec![0; max];
             timed(until, "connection", connection.stream.read(&mut bytes)).await.map(|count| {
@@ -269,17 +285,19 @@ impl Connection {
     fn look(&mut self) -> bool {
         let mut task = TaskContext::from_waker(Waker::noop());
         let mut space = [0; 1024];
-        while !self.ended && self.early.len() < 64 * 1024 {
+        while self.ended.is_none() && self.early.len() < 64 * 1024 {
             let mut buffer = ReadBuf::new(&mut space);
             match Pin::new(&mut self.stream).poll_read(&mut task, &mut buffer) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     self.early.extend_from_slice(buffer.filled());
                 }
-                Poll::Ready(Ok(()) | Err(_)) => self.ended = true,
+                Poll::Ready(ended) => {
+                    self.ended = Some(ended.map_err(|error| net_error("connection", &error)));
+                }
             }
         }
-        self.ended
+        self.ended.is_some()
     }
 }
 

@@ -18,6 +18,9 @@ use kimberlite_plugin_sdk::{Batch, Error, HandleError, Handler, Receipt, Result,
 
 use stream::Stream;
 
+/// As the manifest has it.
+const OLD: Duration = Duration::from_secs(600);
+
 #[derive(Debug)]
 struct Graphite {
     plaintext: Plaintext,
@@ -44,7 +47,7 @@ impl Handler for Graphite {
         if port == 0 {
             return Err(Error::setting("port", "must not be 0"));
         }
-        let old: Duration = settings.get("reconnect_interval")?.unwrap_or_default();
+        let old: Duration = settings.get("reconnect_interval")?.unwrap_or(OLD);
         let route = match (settings.text("proto").unwrap_or("tcp"), settings.text("ack").unwrap_or("none")) {
             ("udp", "none") => Route::Datagrams,
             ("udp", _) => return Err(Error::setting("ack", "udp tells nothing of what arrived: use tcp")),

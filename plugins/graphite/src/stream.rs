@@ -1,7 +1,7 @@
 //! One connection, kept from batch to batch.
 //!
 //! ```text
-//!                 too old: finish
+//!            too old: finish, and retiring until the receiver has closed it
 //!          ╭───────────────────────────╮
 //!          ▼                           │
 //! ──▶ not open ──connect──▶ open ──send batch──▶ open, `last` = the batch
@@ -29,8 +29,18 @@ pub(crate) struct Stream {
     last: Lines,
     /// All before `last`, of the same connection.
     earlier: Unconfirmed,
+    /// One that was too old.
+    retiring: Option<Retiring>,
     /// Of connections that broke; not yet reported.
     lost: u64,
+}
+
+/// A connection that has been finished: the receiver closes it, too, when it has read all of it.
+#[derive(Debug)]
+struct Retiring {
+    connection: Connection,
+    /// Samples that it carried last.
+    samples: u64,
 }
 
 #[derive(Debug)]
@@ -42,7 +52,14 @@ struct Open {
 impl Stream {
     /// Connections are replaced when they are `old`; none: never.
     pub(crate) fn new(old: Option<Duration>) -> Self {
-        Self { old, open: None, last: Lines::default(), earlier: Unconfirmed::default(), lost: 0 }
+        Self {
+            old,
+            open: None,
+            last: Lines::default(),
+            earlier: Unconfirmed::default(),
+            retiring: None,
+            lost: 0,
+        }
     }
 
     /// Sends `lines` and keeps them (what was in `lines` before is void then). Gives how many samples
@@ -68,19 +85,39 @@ impl Stream {
 
     /// Drops a connection that should not be used again.
     fn look(&mut self, now: Instant) {
+        if self.retiring.as_mut().is_some_and(|retiring| retiring.connection.is_closed()) {
+            self.retire();
+        }
         let Some(open) = &mut self.open else { return };
         if open.connection.is_closed() {
             self.broke();
         } else if self.old.is_some_and(|old| now.duration_since(open.since) >= old) {
-            match open.connection.finish() {
-                Ok(()) => {
-                    // It stood until now, and what it still carries arrives behind its end.
-                    self.open = None;
+            match (open.connection.finish(), self.open.take()) {
+                (Ok(()), Some(Open { connection, .. })) => {
+                    // One that has not been closed for so long will not be.
+                    self.retire();
+                    let samples = self.earlier.take() + self.last.samples() as u64;
                     self.last = Lines::default();
-                    self.earlier.take();
+                    self.retiring = Some(Retiring { connection, samples });
                 }
-                Err(_) => self.broke(),
+                _ => self.broke(),
             }
+        }
+    }
+
+    /// The end of one that was finished: only if the receiver has ended it in order has it read all.
+    fn retire(&mut self) {
+        let Some(Retiring { mut connection, samples }) = self.retiring.take() else { return };
+        let is_read = connection.is_closed()
+            && loop {
+                match connection.receive(4096) {
+                    Ok(bytes) if bytes.is_empty() => break true,
+                    Ok(_) => {}
+                    Err(_) => break false,
+                }
+            };
+        if !is_read {
+            self.lost += samples;
         }
     }
 
@@ -152,6 +189,9 @@ mod tests {
                 }
                 TcpCall::IsClosed { connection } if receiver.closed.contains(&connection) => return gone(),
                 TcpCall::Finish { connection } => receiver.seen.push(format!("{connection}: finish")),
+                TcpCall::Receive { connection, .. } if receiver.broken.contains(&connection) => {
+                    return gone();
+                }
                 TcpCall::IsClosed { .. } | TcpCall::Receive { .. } => {}
             }
             Ok(Vec::new())
@@ -250,5 +290,40 @@ mod tests {
         receiver.borrow_mut().take();
         assert_eq!(deliver_at(&mut stream, "c", start + Duration::from_secs(60)), Ok(0));
         assert_eq!(receiver.borrow_mut().take(), ["0: finish", "1: connect g:2003", "1: test.c 1 0"]);
+    }
+
+    /// Two batches, then a third when the connection is old.
+    fn retired() -> (Rc<RefCell<Receiver>>, Stream, Instant) {
+        let receiver = receiver();
+        let mut stream = Stream::new(Some(Duration::from_secs(60)));
+        let start = Instant::now();
+        let old = start + Duration::from_secs(60);
+        for (metric, now) in [("a", start), ("b", start), ("c", old)] {
+            assert_eq!(deliver_at(&mut stream, metric, now), Ok(0));
+        }
+        (receiver, stream, old)
+    }
+
+    #[test]
+    fn what_an_old_connection_carried_is_certain_when_the_receiver_closes_it() {
+        let (receiver, mut stream, old) = retired();
+        receiver.borrow_mut().closed.push(0);
+        assert_eq!(deliver_at(&mut stream, "d", old), Ok(0));
+        assert_eq!(deliver_at(&mut stream, "e", old + Duration::from_secs(60)), Ok(0));
+    }
+
+    #[test]
+    fn what_an_old_connection_carried_is_unconfirmed_when_it_breaks() {
+        let (receiver, mut stream, old) = retired();
+        receiver.borrow_mut().closed.push(0);
+        receiver.borrow_mut().broken.push(0);
+        assert_eq!(deliver_at(&mut stream, "d", old), Ok(2));
+    }
+
+    #[test]
+    fn what_an_old_connection_carried_is_unconfirmed_when_nobody_ever_closes_it() {
+        let (_, mut stream, old) = retired();
+        assert_eq!(deliver_at(&mut stream, "d", old), Ok(0));
+        assert_eq!(deliver_at(&mut stream, "e", old + Duration::from_secs(60)), Ok(2));
     }
 }
