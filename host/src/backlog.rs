@@ -32,7 +32,9 @@ const SLOWEST: Millis = 1_000;
 enum Out {
     Nothing,
     Memory,
-    /// It is the spool's oldest.
+    /// The same, and no spool of this size can have it.
+    Oversized,
+    /// The spool has it, too.
     Disk,
     /// The same, and it has gone for good.
     Gone,
@@ -111,7 +113,15 @@ impl Backlog {
     /// The next batch, which is out until [`Backlog::finished`].
     pub async fn take(&mut self, form: &BatchForm) -> Taken {
         let now = self.clock.monotonic_ms();
-        let newest_first = self.config.order == Order::NewestFirst && self.out != Out::Gone;
+        if self.out == Out::Gone {
+            self.out = Out::Nothing;
+            self.on_disk(|spool, _| {
+                spool.acknowledge();
+                Ok(())
+            })
+            .await;
+        }
+        let newest_first = self.config.order == Order::NewestFirst;
         if newest_first && let Taken::Batch(outgoing) = self.take_queued(form, now) {
             return Taken::Batch(outgoing);
         }
@@ -132,16 +142,8 @@ impl Backlog {
         Taken::Batch(outgoing)
     }
 
-    /// The oldest on disk. What was out from there is let go of.
+    /// The oldest on disk.
     async fn load(&mut self, now: Millis) -> Taken {
-        if self.out == Out::Gone {
-            self.out = Out::Nothing;
-            self.on_disk(|spool, _| {
-                spool.acknowledge();
-                Ok(())
-            })
-            .await;
-        }
         // Whether there is any is not known before it has been opened.
         if self.is_off || now < self.failing_until || self.spool.as_ref().is_some_and(Spool::is_empty) {
             return Taken::Nothing;
@@ -161,9 +163,14 @@ impl Backlog {
 
     /// So many bytes of what is out have gone for good.
     pub fn settle(&mut self, bytes: usize) {
-        if self.out == Out::Memory {
+        if self.is_out_of_queue() {
             self.queue.settle(bytes);
         }
+    }
+
+    /// Whether what is out counts towards the queue's limit.
+    fn is_out_of_queue(&self) -> bool {
+        matches!(self.out, Out::Memory | Out::Oversized)
     }
 
     /// Nothing is left of what was out.
@@ -176,10 +183,9 @@ impl Backlog {
         if self.is_off {
             return None;
         }
-        let with_out = self.out == Out::Memory && self.spool.as_ref().is_none_or(Spool::is_empty);
         // What waits for more has not been tried yet.
         let longest = millis(self.config.sync).saturating_add(self.wait);
-        let oldest = self.queue.oldest_since(with_out)?.saturating_add(longest);
+        let oldest = self.queue.oldest_since(self.out == Out::Memory)?.saturating_add(longest);
         let due = if self.queue.is_filling() { 0 } else { oldest };
         Some(due.max(self.failing_until))
     }
@@ -206,30 +212,34 @@ impl Backlog {
                 if gone == Out::Gone {
                     spool.acknowledge();
                 }
-                // Only the oldest can be out; where others go first this one stays in memory.
-                let mut adopted = false;
-                if let Some(held) = shared.filter(|_| spool.is_empty()) {
-                    spool.append(&held, since(wall, &held))?;
-                    spool.adopt()?;
-                    adopted = true;
+                // It came before all others that are in memory.
+                let mut out = None;
+                if let Some(held) = shared {
+                    let place = spool.append(&held, since(wall, &held))?;
+                    place.into_iter().for_each(|place| spool.adopt(place));
+                    out = Some(if place.is_some() { Out::Disk } else { Out::Oversized });
                 }
                 let mut written = 0;
                 let mut failure = None;
                 for outgoing in given.iter() {
-                    if let Err(error) = spool.append(outgoing, since(wall, outgoing)) {
-                        failure = Some(error);
-                        break;
+                    match spool.append(outgoing, since(wall, outgoing)) {
+                        Ok(Some(_)) => {}
+                        Ok(None) => spool.drop_items(outgoing.len()),
+                        Err(error) => {
+                            failure = Some(error);
+                            break;
+                        }
                     }
                     written += 1;
                 }
                 let failure = spool.sync().err().or(failure);
-                Ok((adopted, written, failure.map(|error| error.to_string())))
+                Ok((out, written, failure.map(|error| error.to_string())))
             })
             .await;
-        let (adopted, written, failure) = written.unwrap_or((false, 0, None));
-        if let (true, Some(bytes)) = (adopted, held_bytes) {
+        let (out, written, failure) = written.unwrap_or((None, 0, None));
+        self.out = out.unwrap_or(self.out);
+        if let (Some(Out::Disk), Some(bytes)) = (out, held_bytes) {
             self.queue.settle(bytes);
-            self.out = Out::Disk;
         }
         self.queue.settle(sizes.iter().take(written).sum());
         batches = Arc::unwrap_or_clone(kept);
@@ -247,7 +257,7 @@ impl Backlog {
 
     /// Before the end: what is out and not gone stays on disk, or goes back to memory.
     pub fn give_back(&mut self, held: impl Iterator<Item = Outgoing>) {
-        if self.out == Out::Memory {
+        if self.is_out_of_queue() {
             held.for_each(|outgoing| self.queue.put_back(outgoing));
         } else {
             held.for_each(drop);

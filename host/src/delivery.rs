@@ -10,6 +10,7 @@
 //! The batch lives here while the handler has it, so that a handler may die at any instant.
 //! Uses: `keeper`, `backlog`, `delivery_policy`. What to do next is decided there.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,9 @@ use crate::status::PluginStatus;
 
 /// How often a halted handler's settings are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How many commands are kept for when a busy handler is done.
+const MOST_HEARD: usize = 64;
 
 /// What the agent tells a handler's task.
 #[derive(Debug)]
@@ -58,6 +62,10 @@ pub struct Delivery {
     settings: Option<SettingsSource>,
     /// None: what is set aside is only counted.
     letters: Option<DeadLetters>,
+    /// None: nobody speaks to it.
+    commands: Option<mpsc::Receiver<Command>>,
+    /// Commands that came while the handler was busy.
+    heard: VecDeque<Command>,
 }
 
 /// How far one step of the work has come.
@@ -75,7 +83,18 @@ impl Delivery {
         let shown = backlog.queue().clone();
         keeper.status.set_live(move |status| show_queue(&shown, status));
         let halt = HaltFile::default();
-        Self { keeper, backlog, form, policy, drains: false, halt, settings: None, letters: None }
+        Self {
+            keeper,
+            backlog,
+            form,
+            policy,
+            drains: false,
+            halt,
+            settings: None,
+            letters: None,
+            commands: None,
+            heard: VecDeque::new(),
+        }
     }
 
     /// A halt outlasts the process, but not a change of the settings.
@@ -99,44 +118,47 @@ impl Delivery {
         Self { letters: Some(letters), ..self }
     }
 
-    /// Runs until it is told to drain and has, or all senders are gone. What could not be
-    /// delivered is on disk then, or else in the queue.
-    pub async fn serve(mut self, mut commands: mpsc::Receiver<Command>) {
+    /// Runs until it is told to drain and has; that all senders are gone means the same. What could
+    /// not be delivered is on disk then, or else in the queue.
+    pub async fn serve(mut self, commands: mpsc::Receiver<Command>) {
         let clock = self.keeper.context.clock.clone();
+        self.commands = Some(commands);
         self.report();
         loop {
             let step = self.step().await;
             self.spill_if_due(matches!(step, Step::Wait(_)) && self.drains).await;
             let wait = match step {
-                Step::Progress => continue,
+                Step::Progress => {
+                    // However much waits here, others are due, too.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 // What waits for a receiver goes on waiting: whoever drains has a limit for that.
                 Step::Idle | Step::Wait(None) if self.drains => break,
                 Step::Idle => None,
                 Step::Wait(wait) => wait.map(|wait| clock.monotonic().saturating_add(wait)),
             };
+            // The spool's last batch goes only when the next one is asked for.
+            self.report();
             let spill = self.backlog.spill_at().map(Duration::from_millis);
             let look = self.policy.halted().map(|_| clock.monotonic() + LOOK);
             let until = wait.into_iter().chain(spill).chain(look).min();
             let command = tokio::select! {
                 biased;
-                command = commands.recv(), if !self.drains => Some(command),
+                () = std::future::ready(()), if !self.heard.is_empty() => self.heard.pop_front(),
+                command = spoken(&mut self.commands) => Some(command),
                 () = self.backlog.queue().woken() => None,
                 () = rest(&clock, until) => None,
             };
             match command {
                 None => self.look_at_settings(),
-                Some(None) => break,
-                Some(Some(Command::Drain)) => {
-                    self.drains = true;
-                    self.backlog.hurry();
-                }
-                Some(Some(Command::Release)) => {
+                Some(Command::Drain) => self.drain(),
+                Some(Command::Release) => {
                     self.keeper.supervisor.release();
                 }
-                Some(Some(Command::Resume)) => self.resume(),
-                Some(Some(Command::Retry(number))) => self.retry(number),
+                Some(Command::Resume) => self.resume(),
+                Some(Command::Retry(number)) => self.retry(number),
             }
-            self.report();
         }
         self.end().await;
     }
@@ -157,6 +179,13 @@ impl Delivery {
         let sums = self.policy.sums();
         self.end().await;
         sums
+    }
+
+    /// Nobody says anything after this.
+    fn drain(&mut self) {
+        self.drains = true;
+        self.backlog.hurry();
+        self.commands = None;
     }
 
     async fn end(&mut self) {
@@ -253,7 +282,7 @@ impl Delivery {
     /// The handler's answer. A receiver may be silent for as long as the call may take, so what
     /// stays in memory too long meanwhile, this batch included, goes to disk.
     async fn handle(&mut self, batch: &Outgoing) -> Option<Result<Answer, Failure>> {
-        let Self { keeper, backlog, policy, form, .. } = self;
+        let Self { keeper, backlog, policy, form, commands, heard, drains, .. } = self;
         let (clock, status) = (keeper.context.clock.clone(), keeper.status.clone());
         let mut call = pin!(keeper.instance()?.handle(batch));
         loop {
@@ -263,6 +292,18 @@ impl Delivery {
                 answered = &mut call => return Some(answered),
                 () = rest(&clock, spill) => {}
                 () = backlog.queue().woken() => continue,
+                command = spoken(commands), if heard.len() < MOST_HEARD => match command {
+                    // The grace may end before this call, and the agent with it.
+                    Command::Drain => {
+                        *drains = true;
+                        *commands = None;
+                        backlog.hurry();
+                    }
+                    later => {
+                        heard.push_back(later);
+                        continue;
+                    }
+                }
             }
             let parts = std::iter::once(batch).chain(policy.parts()).cloned().collect();
             backlog.spill(parts, form).await;
@@ -307,6 +348,8 @@ impl Delivery {
                 let retry_in = Duration::from_millis(until.saturating_sub(self.now()));
                 tracing::warn!(plugin, reason, ?retry_in, "handler could not deliver; trying again");
                 status.failed("retry", reason, wall);
+                let next = wall.saturating_add(until.saturating_sub(self.now()));
+                status.set_retrying(self.policy.failures(), next, reason);
             }
             Verdict::Again { reason } => tracing::debug!(plugin, reason, "batch is sent again"),
             Verdict::Halted { reason } => {
@@ -350,6 +393,7 @@ impl Delivery {
         self.keeper.report(self.backlog.queue().bytes());
         let sums = self.policy.sums();
         let is_halted = self.policy.halted().is_some();
+        let is_well = self.policy.failures() == 0;
         self.keeper.status.update(|status| {
             if is_halted {
                 status.state = "halted".into();
@@ -361,6 +405,7 @@ impl Delivery {
             delivery.rejected = sums.rejected;
             delivery.dead_letters = sums.dead_lettered;
             delivery.unconfirmed = sums.unconfirmed;
+            delivery.retrying.take_if(|_| is_well);
         });
     }
 }
@@ -376,11 +421,19 @@ fn show_queue(queue: &Queue, status: &mut PluginStatus) {
 
 fn show_spool(backlog: &Backlog, status: &mut PluginStatus) {
     status.spool_bytes = backlog.spool_bytes();
-    let Dropped { full, old, gone, .. } = backlog.dropped();
-    for (reason, items) in [("spool-full", full), ("too-old", old), ("spool-deleted", gone)] {
+    let Dropped { full, old, deleted, .. } = backlog.dropped();
+    for (reason, items) in [("spool-full", full), ("too-old", old), ("spool-deleted", deleted)] {
         if items > 0 {
             status.dropped.insert(reason.into(), items);
         }
+    }
+}
+
+/// Nothing ever, where nobody speaks; that whoever spoke is gone is a word, too.
+async fn spoken(commands: &mut Option<mpsc::Receiver<Command>>) -> Command {
+    match commands {
+        Some(commands) => commands.recv().await.unwrap_or(Command::Drain),
+        None => std::future::pending().await,
     }
 }
 

@@ -21,7 +21,7 @@
 mod record;
 mod segment;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -64,9 +64,18 @@ pub struct Dropped {
     /// Items beyond the age.
     pub old: u64,
     /// Items whose files were deleted by somebody.
-    pub gone: u64,
+    pub deleted: u64,
     /// Bytes moved aside; how many items they were cannot be known.
     pub damaged_bytes: u64,
+}
+
+/// Where a record is, and what goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    segment: u64,
+    at: u64,
+    bytes: u64,
+    items: u64,
 }
 
 /// One handler's spool. One owner; the directory is its own.
@@ -80,7 +89,10 @@ pub struct Spool {
     next_number: u64,
     head: Head,
     /// The record that is out to be delivered.
-    loaded: Option<Header>,
+    out: Option<Place>,
+    /// Records that have gone before older ones, by segment and place: their bytes. Forgotten with
+    /// the process, so they may be delivered twice.
+    gone: BTreeMap<(u64, u64), u64>,
     dropped: Dropped,
 }
 
@@ -104,7 +116,8 @@ impl Spool {
             segments: VecDeque::new(),
             writes: false,
             head,
-            loaded: None,
+            out: None,
+            gone: BTreeMap::new(),
             dropped: Dropped::default(),
         };
         for (number, path) in found {
@@ -125,22 +138,26 @@ impl Spool {
     }
 
     /// Adds a batch behind all others; where it does not fit the oldest go. After an error it is
-    /// not there. `since`: when the oldest of it came, by the wall clock.
-    pub fn append(&mut self, outgoing: &Outgoing, since: Millis) -> io::Result<()> {
-        if outgoing.is_empty() {
-            return Ok(());
-        }
+    /// not there. `since`: when the oldest of it came, by the wall clock. None: it is larger than
+    /// the spool, and not there.
+    pub fn append(&mut self, outgoing: &Outgoing, since: Millis) -> io::Result<Option<Place>> {
         let record = record::encode(&outgoing.batch, outgoing.kills, since).map_err(io::Error::other)?;
         let size = record.len() as u64;
         if size > self.config.disk {
-            self.dropped.full += outgoing.len() as u64;
-            return Ok(());
+            return Ok(None);
         }
-        self.find_gone();
+        self.find_deleted();
+        let items = outgoing.len() as u64;
         let segment = self.writable(size)?;
-        segment.append(&record, outgoing.len() as u64, since)?;
+        let place = Place { segment: segment.number, at: segment.length, bytes: size, items };
+        segment.append(&record, items, since)?;
         self.evict();
-        Ok(())
+        Ok(Some(place))
+    }
+
+    /// So many items were let go of because they did not fit.
+    pub fn drop_items(&mut self, items: usize) {
+        self.dropped.full += items as u64;
     }
 
     /// Forces what was appended to disk, if the config says so.
@@ -154,12 +171,12 @@ impl Spool {
     /// The oldest batch, and when it came by the wall clock. It stays until [`Spool::acknowledge`];
     /// none: there is nothing, or one is out already. After an error it may be tried again.
     pub fn load(&mut self, now: Millis) -> io::Result<Option<(Outgoing, Millis)>> {
-        if self.loaded.is_some() {
+        if self.out.is_some() {
             return Ok(None);
         }
-        self.find_gone();
+        self.find_deleted();
         while let Some(segment) = self.segments.front_mut() {
-            let found = segment.next()?;
+            let (number, at, found) = (segment.number, segment.at, segment.next()?);
             match found {
                 Found::Record(header, payload) => {
                     let items = u64::from(header.items);
@@ -174,7 +191,7 @@ impl Spool {
                         self.skip(header.record(), items);
                         continue;
                     };
-                    self.loaded = Some(header);
+                    self.out = Some(Place { segment: number, at, bytes: header.record(), items });
                     let outgoing = Outgoing { kills: header.kills, ..Outgoing::new(batch, 0) };
                     return Ok(Some((outgoing, header.since)));
                 }
@@ -190,24 +207,23 @@ impl Spool {
 
     /// What is out has gone for good, wherever to.
     pub fn acknowledge(&mut self) {
-        if let Some(header) = self.loaded.take() {
-            self.skip(header.record(), u64::from(header.items));
-        }
+        let Some(place) = self.out.take() else { return };
+        let Some(segment) = self.segments.iter_mut().find(|segment| segment.number == place.segment) else {
+            return;
+        };
+        segment.items = segment.items.saturating_sub(place.items);
+        self.gone.insert((place.segment, place.at), place.bytes);
+        self.pass_gone();
     }
 
     /// What is out comes back: [`Spool::load`] gives it again.
     pub fn unload(&mut self) {
-        self.loaded = None;
+        self.out = None;
     }
 
-    /// The oldest batch is what the caller has in its hands already, as if it had been loaded.
-    pub fn adopt(&mut self) -> io::Result<()> {
-        if let (None, Some(segment)) = (self.loaded, self.segments.front())
-            && let Found::Record(header, _) = segment.next()?
-        {
-            self.loaded = Some(header);
-        }
-        Ok(())
+    /// What was written there is out already, in its writer's hands.
+    pub fn adopt(&mut self, place: Place) {
+        self.out = Some(place);
     }
 
     /// How many items there are, the batch that is out among them.
@@ -247,6 +263,9 @@ impl Spool {
             }
             let segment = Segment::create(&self.dir, self.next_number)?;
             self.next_number += 1;
+            if self.config.fsync {
+                sync_name(&segment.path)?;
+            }
             self.writes = true;
             self.segments.push_back(segment);
         }
@@ -256,9 +275,9 @@ impl Spool {
     fn evict(&mut self) {
         while self.bytes() > self.config.disk && self.segments.len() > 1 {
             // What is out will still be delivered or come back: it is not lost.
-            let held = self.loaded.take().map_or(0, |header| u64::from(header.items));
-            let items = self.segments.front().map_or(0, |segment| segment.items);
-            self.dropped.full += items.saturating_sub(held);
+            let Some(segment) = self.segments.front() else { return };
+            let held = self.out.take_if(|place| place.segment == segment.number);
+            self.dropped.full += segment.items.saturating_sub(held.map_or(0, |place| place.items));
             self.leave();
         }
     }
@@ -274,12 +293,22 @@ impl Spool {
         } else {
             self.head.write(&self.dir, number, at);
         }
+        self.pass_gone();
+    }
+
+    /// Behind what has gone already.
+    fn pass_gone(&mut self) {
+        let first = self.segments.front().map(|segment| (segment.number, segment.at));
+        if let Some(bytes) = first.and_then(|place| self.gone.remove(&place)) {
+            self.skip(bytes, 0);
+        }
     }
 
     /// Deletes the first segment.
     fn leave(&mut self) {
         let Some(segment) = self.segments.pop_front() else { return };
         self.writes &= !self.segments.is_empty();
+        self.gone.retain(|(number, _), _| *number > segment.number);
         if fs::remove_file(&segment.path).is_err() {
             // Still there after a restart, it must not be read again.
             self.head.write(&self.dir, segment.number + 1, 0);
@@ -287,24 +316,20 @@ impl Spool {
     }
 
     /// Counts what somebody has deleted.
-    fn find_gone(&mut self) {
+    fn find_deleted(&mut self) {
         let ends = [self.segments.front(), self.segments.back()];
         if ends.into_iter().flatten().all(Segment::is_there) {
             return;
         }
-        let held = self.loaded.as_ref().map_or(0, |header| u64::from(header.items));
-        let first = self.segments.front().map(|segment| segment.number);
         self.segments.retain(|segment| {
             let there = segment.is_there();
             if !there {
-                let held = if Some(segment.number) == first { held } else { 0 };
-                self.dropped.gone += segment.items.saturating_sub(held);
+                let held = self.out.take_if(|place| place.segment == segment.number);
+                self.dropped.deleted += segment.items.saturating_sub(held.map_or(0, |place| place.items));
             }
             there
         });
-        if self.segments.front().map(|segment| segment.number) != first {
-            self.loaded = None;
-        }
+        self.gone.retain(|(number, _), _| self.segments.iter().any(|segment| segment.number == *number));
         self.writes = false;
         self.head = Head::read(&self.dir);
     }
@@ -329,6 +354,11 @@ impl Spool {
             tracing::warn!(path = %path.display(), %error, "damaged bytes of a spool could not be kept");
         }
     }
+}
+
+/// After a power cut a new file's bytes would be of no use without its name, nor its directory's.
+fn sync_name(file: &Path) -> io::Result<()> {
+    file.ancestors().skip(1).take(2).try_for_each(|dir| File::open(dir)?.sync_all())
 }
 
 /// Up to where the spool was acknowledged. Written in turns to two places of one file, so that one

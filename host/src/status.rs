@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::sample::Millis;
 use crate::secrets::Secrets;
 
-pub use plugin::{BUCKETS, Counts, Delivery, Failure, Histogram, Lateness, PluginKind, PluginStatus};
+pub use plugin::{
+    BUCKETS, Counts, Delivery, Failure, Histogram, Lateness, PluginKind, PluginStatus, Retrying,
+};
 
 /// No text that is kept is longer, in bytes.
 const LONGEST_TEXT: usize = 1024;
@@ -40,7 +42,8 @@ type Live = Box<dyn Fn(&mut PluginStatus) + Send>;
 
 impl PluginHandle {
     /// Reads and changes the figures under one short lock. Texts from outside go by
-    /// [`Self::failed`], [`Self::set_halted`] and [`Self::set_waits_for`], which scrub them.
+    /// [`Self::failed`], [`Self::set_halted`], [`Self::set_retrying`] and [`Self::set_waits_for`], which
+    /// scrub them.
     pub fn update<T>(&self, change: impl FnOnce(&mut PluginStatus) -> T) -> T {
         change(&mut lock(&self.status))
     }
@@ -73,6 +76,12 @@ impl PluginHandle {
     pub fn set_halted(&self, why: Option<&str>) {
         let why = why.map(|text| self.clean(text));
         self.update(|status| status.delivery().halted = why);
+    }
+
+    /// An attempt came to nothing.
+    pub fn set_retrying(&self, attempts: u32, next: Millis, reason: &str) {
+        let reason = self.clean(reason);
+        self.update(|status| status.delivery().retrying = Some(Retrying { attempts, next, reason }));
     }
 
     /// The lines of config that it lacks.
@@ -283,6 +292,7 @@ mod tests {
         let handler = status.plugin("metricly", PluginKind::Handler);
         handler.failed("retry", &format!("{}hunter22", "x".repeat(2_000)), 5);
         handler.set_halted(Some("key hunter22 refused"));
+        handler.set_retrying(3, 9, "key hunter22 is unknown today");
         handler.set_waits_for("grant = { http = [\"https://hunter22.org\"] }");
         status.set_reloaded(Err("line 3: hunter22"));
         let json = serde_json::to_string(&status.snapshot()).unwrap();

@@ -6,7 +6,7 @@ use crate::admin::{Client, ClientError};
 use crate::config::Config;
 use crate::config::manifest::PluginKind;
 use crate::config::{PluginConfig, PluginSource};
-use crate::status::{PluginStatus, Snapshot};
+use crate::status::{PluginStatus, Retrying, Snapshot};
 
 pub(super) fn list(session: &Session) -> Result<(), Ended> {
     let config = session.config()?;
@@ -52,7 +52,16 @@ fn as_text(snapshot: &Snapshot) -> String {
         if let Some(halted) = plugin.delivery.as_ref().and_then(|delivery| delivery.halted.as_ref()) {
             out += &format!("\n{} is halted: {halted}\n", plugin.name);
         }
-        if let Some(failure) = &plugin.last_failure {
+        let retrying = plugin.delivery.as_ref().and_then(|delivery| delivery.retrying.as_ref());
+        if let Some(Retrying { attempts, next, reason }) = retrying {
+            out += &format!(
+                "\n{} has failed {attempts} times in a row, tries again at {}; in memory {}, on disk {}: {reason}\n",
+                plugin.name,
+                time(*next),
+                size(plugin.queue_bytes),
+                size(plugin.spool_bytes),
+            );
+        } else if let Some(failure) = &plugin.last_failure {
             out += &format!(
                 "\n{} last failed {}: {}: {}\n",
                 plugin.name,

@@ -111,11 +111,39 @@ fn what_comes_back_is_loaded_again() {
 #[test]
 fn an_adopted_batch_is_acknowledged_like_a_loaded_one() {
     let temp = Temp::new("adopt");
-    let mut spool = filled(&temp, 0..2);
-    spool.adopt().unwrap();
+    let mut spool = temp.open();
+    let place = spool.append(&one(0), 0).unwrap().unwrap();
+    spool.append(&one(1), 0).unwrap();
+    spool.adopt(place);
     assert!(spool.load(0).unwrap().is_none());
     spool.acknowledge();
     assert_eq!(drain(&mut spool), [1]);
+}
+
+#[test]
+fn a_batch_that_goes_before_older_ones_is_passed_over_later() {
+    let temp = Temp::new("overtakes");
+    let mut spool = filled(&temp, 0..2);
+    for value in 2..4 {
+        let place = spool.append(&one(value), 0).unwrap().unwrap();
+        spool.adopt(place);
+        spool.acknowledge();
+    }
+    spool.append(&one(4), 0).unwrap();
+    assert_eq!(spool.items(), 3);
+    assert_eq!(drain(&mut spool), [0, 1, 4]);
+    assert_eq!((spool.bytes(), temp.logs().len()), (0, 0));
+}
+
+#[test]
+fn a_spool_of_nothing_but_what_has_gone_takes_no_room() {
+    let temp = Temp::new("overtaken");
+    let mut spool = filled(&temp, 0..1);
+    let place = spool.append(&one(1), 0).unwrap().unwrap();
+    spool.adopt(place);
+    spool.acknowledge();
+    assert_eq!(drain(&mut spool), [0]);
+    assert_eq!((spool.items(), spool.bytes()), (0, 0));
 }
 
 #[test]
@@ -218,11 +246,11 @@ fn a_batch_that_is_out_is_not_counted_as_evicted() {
 }
 
 #[test]
-fn a_batch_larger_than_the_spool_is_dropped_itself() {
+fn a_batch_larger_than_the_spool_is_not_taken() {
     let temp = Temp::new("larger");
     let mut spool = temp.open_with(SpoolConfig { disk: 100, ..CONFIG });
-    spool.append(&Outgoing::new(samples(0..50), 0), 0).unwrap();
-    assert_eq!((spool.items(), spool.dropped().full), (0, 50));
+    assert_eq!(spool.append(&Outgoing::new(samples(0..50), 0), 0).unwrap(), None);
+    assert_eq!((spool.items(), spool.bytes()), (0, 0));
 }
 
 #[test]
@@ -242,7 +270,7 @@ fn a_deleted_directory_is_made_again_and_what_was_in_it_is_counted() {
     let mut spool = filled(&temp, 0..3);
     fs::remove_dir_all(&temp.0).unwrap();
     spool.append(&one(3), 0).unwrap();
-    assert_eq!((spool.items(), spool.dropped().gone), (1, 3));
+    assert_eq!((spool.items(), spool.dropped().deleted), (1, 3));
     drop(spool);
     assert_eq!(drain(&mut temp.open()), [3]);
 }
@@ -255,7 +283,7 @@ fn a_batch_that_is_out_when_the_directory_goes_is_not_lost() {
     fs::remove_dir_all(&temp.0).unwrap();
     spool.append(&one(3), 0).unwrap();
     spool.acknowledge();
-    assert_eq!((spool.items(), spool.dropped().gone), (1, 2));
+    assert_eq!((spool.items(), spool.dropped().deleted), (1, 2));
 }
 
 #[test]

@@ -127,6 +127,9 @@ const ONES: &[One] = {
         ("delivery_retries_total", Counter, "How often a batch was tried again.", Handlers, |p| {
             delivery(p, |d| d.retried)
         }),
+        ("delivery_attempts_failed", Gauge, "Attempts in a row that came to nothing.", Handlers, |p| {
+            delivery(p, |d| d.retrying.as_ref().map_or(0, |retrying| retrying.attempts.into()))
+        }),
         ("samples_rejected_total", Counter, "Samples the handler will never take.", Handlers, |p| {
             delivery(p, |d| d.rejected)
         }),

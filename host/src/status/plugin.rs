@@ -86,6 +86,19 @@ pub struct Delivery {
     pub unconfirmed: u64,
     /// Why a person must look; none: it is not halted.
     pub halted: Option<String>,
+    /// None: the last attempt went well.
+    pub retrying: Option<Retrying>,
+}
+
+/// Attempts in a row that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Retrying {
+    pub attempts: u32,
+    /// When the next one is due, by the wall clock; it is under way if that has passed.
+    pub next: Millis,
+    /// What became of the last one.
+    pub reason: String,
 }
 
 /// All that is known of one plugin table of the config, or of one dropped-in file.
