@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::admin::{Admin, AdminCommand, AdminRequest, LastSamples, Listener};
 use crate::backlog::Backlog;
 use crate::backoff::Backoff;
-use crate::clock::{Clock, RealClock};
+use crate::clock::Clock;
 use crate::collected::Publish;
 use crate::collector::{self, Collector};
 use crate::config::manifest::{BatchBy, Manifest, PluginKind};
@@ -79,8 +79,8 @@ impl Agent {
         data: DataDir,
         secrets: Secrets,
         log: telemetry::Handle,
+        clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let own = own_element(&config);
         let facts = own.facts();
         let machine = Arc::new(Machine::new(&own.id, (*facts).clone()));
@@ -116,6 +116,11 @@ impl Agent {
         agent.status.set_loaded();
         crate::memory::give_back();
         Ok(agent)
+    }
+
+    /// Every plugin's state and figures, as they are whenever it is asked.
+    pub fn status(&self) -> AgentStatus {
+        self.status.clone()
     }
 
     fn start_handlers(&mut self) -> anyhow::Result<Arc<Routes>> {

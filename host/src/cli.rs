@@ -21,11 +21,13 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::admin::{BindError, Client, ClientError};
 use crate::agent::Agent;
+use crate::clock::RealClock;
 use crate::config::{Config, Faults};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::secrets::Secrets;
@@ -211,7 +213,8 @@ fn run(session: &Session) -> Result<(), Ended> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let data = DataDir::open(&data_dir(&config)?)?;
     runtime()?.block_on(async {
-        let agent = Agent::start(config, data, session.secrets.clone(), session.log.clone())
+        let clock = Arc::new(RealClock::new());
+        let agent = Agent::start(config, data, session.secrets.clone(), session.log.clone(), clock)
             .map_err(|error| Ended::Software(format!("{error:#}")))?;
         agent.run().await.map_err(|error| match error.downcast_ref::<BindError>() {
             Some(bind) => Ended::Io(bind.to_string()),

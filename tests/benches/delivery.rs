@@ -110,7 +110,8 @@ fn wasm(batch: &Batch, samples: usize) -> Duration {
     );
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let parts = Parts::new(&config, clock.clone());
-    let queue = Arc::new(Queue::new(usize::try_from(parts.config.handlers["graphite"].queue.memory).unwrap()));
+    let queue =
+        Arc::new(Queue::new(usize::try_from(parts.config.handlers["graphite"].queue.memory).unwrap()));
     let router = router(&queue);
     runtime().block_on(async {
         let (commands, inbox) = mpsc::channel(1);

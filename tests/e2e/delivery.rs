@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
-use kimberlite_tests::{Agent, HttpSink, LineSink, Reply, TempDir, verb, verb_with_input};
+use kimberlite_tests::{Agent, HttpSink, LineSink, Manner, Reply, TempDir, verb, verb_with_input};
 use serde_json::{Value, json};
 
 use crate::{KIMBERLITE, collector, graphite, metricly};
@@ -53,7 +53,7 @@ fn graphite_gets_what_was_measured_while_it_was_away() {
     let before = values(&sink, "servers.web-1.good.calls");
     drop(sink);
     agent.wait_for("graphite", "notices", |plugin| plugin.figure("delivery/retried") > 1);
-    let sink = LineSink::start_on(port);
+    let sink = LineSink::start_on(TcpListener::bind(("127.0.0.1", port)).unwrap(), Manner::Reads);
     agent.wait("the latest runs have arrived", |_| {
         (values(&sink, "servers.web-1.good.calls").len() > 4).then_some(())
     });

@@ -8,6 +8,7 @@
 mod bad_files;
 mod capabilities;
 mod delivery;
+mod faults;
 mod flood;
 mod frozen;
 mod golden;
@@ -19,6 +20,7 @@ mod quarantine;
 mod schedule;
 mod secrets;
 mod shutdown;
+mod simulated;
 mod spool;
 
 use kimberlite_tests::{HOSTILE_COLLECTOR, HOSTILE_HANDLER};

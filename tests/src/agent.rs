@@ -81,10 +81,16 @@ impl Agent {
 
     /// In the directory of one that has ended, or one that holds files already.
     pub fn start_in(dir: TempDir, binary: &str, agent: &str, config: &str) -> Self {
+        Self::start_by(&[], dir, binary, agent, config)
+    }
+
+    /// By a command that turns into its arguments in the end: `env`, `nice`, `unshare`.
+    pub fn start_by(wrapper: &[&str], dir: TempDir, binary: &str, agent: &str, config: &str) -> Self {
         let file = dir.write("kimberlite.toml", config_text(&dir, agent, config));
         code_cache::lend(&dir.join("data/cache"));
-        let mut command = command(binary);
-        command.args(["run", "--log-format", "json", "-c", &file]);
+        let mut words = wrapper.iter().copied().chain([binary]);
+        let mut command = command(words.next().unwrap());
+        command.args(words).args(["run", "--log-format", "json", "-c", &file]);
         // What tests of secrets and of the `env` capability look for.
         command.env("KIMBERLITE_TEST_VARIABLE", "hush-hush-variable");
         let mut child = command
@@ -167,8 +173,12 @@ impl Agent {
         self.dir.join(&format!("data/{path}"))
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
     }
 

@@ -10,14 +10,14 @@ fn kept() -> PathBuf {
 }
 
 /// Fills the cache of an agent that has not started yet.
-pub(crate) fn lend(cache: &str) {
+pub fn lend(cache: &str) {
     fs::DirBuilder::new().mode(0o700).recursive(true).create(cache).unwrap();
     copy_new(&kept(), Path::new(cache));
 }
 
 /// Keeps what an agent has compiled. Damaged files would be compiled anew, so nothing here can go wrong
 /// that matters.
-pub(crate) fn take_back(cache: &str) {
+pub fn take_back(cache: &str) {
     let _ = fs::create_dir_all(kept());
     copy_new(Path::new(cache), &kept());
 }

@@ -12,21 +12,26 @@
 #![expect(clippy::unwrap_used, reason = "a harness: what fails, fails the test")]
 
 mod agent;
+mod certificates;
 mod code_cache;
 mod components;
 mod dir;
 mod http_sink;
 mod line_sink;
+mod port;
 mod verb;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use agent::{Agent, Ended, Plugin};
+pub use certificates::{Authority, Identity, self_signed};
+pub use code_cache::{lend as lend_code_cache, take_back as take_code_cache_back};
 pub use components::{GROWS_TABLES, HOSTILE_COLLECTOR, HOSTILE_HANDLER, python};
 pub use dir::TempDir;
 pub use http_sink::{HttpSink, Reply, Request};
-pub use line_sink::LineSink;
+pub use line_sink::{LineSink, Manner};
+pub use port::ClosedPort;
 pub use verb::{Output, verb, verb_with_input};
 
 /// Longer than anything takes on a busy machine, compiling 18 MB of Python too.

@@ -1,9 +1,12 @@
 //! A handler that misbehaves as its settings say, against `wit/` alone.
 //!
-//! Of every batch it takes it writes one line to the log: `took 3 items, attempt 1: a b c`.
+//! Of every batch it takes it writes one line to the log: `took 3 items, attempt 1: a b c`, and where
+//! there is a `file`, one line there for each sample: `a 1.5`.
 
 use std::cell::RefCell;
+use std::fs::OpenOptions;
 use std::hint::black_box;
+use std::io::Write;
 use std::time::Duration;
 
 wit_bindgen::generate!({ path: "../../../wit", world: "handler-plugin", generate_all });
@@ -23,6 +26,7 @@ struct Instance {
     mode: String,
     amount: usize,
     token: String,
+    file: String,
     batches: usize,
     hoard: Vec<Vec<u8>>,
 }
@@ -39,6 +43,7 @@ impl Guest for Hostile {
                     ("mode", SettingValue::Text(mode)) => instance.mode = mode,
                     ("amount", SettingValue::Whole(amount)) => instance.amount = amount as usize,
                     ("token", SettingValue::Text(token)) => instance.token = token,
+                    ("file", SettingValue::Text(file)) => instance.file = file,
                     _ => {}
                 }
             }
@@ -59,6 +64,18 @@ impl Instance {
         let reason = format!("{} says {}", self.mode, self.token);
         match self.mode.as_str() {
             "trap" if self.batches.is_multiple_of(self.amount) => panic!("{reason}"),
+            // When it has taken the batch, but not said so.
+            "late-trap" if self.batches.is_multiple_of(self.amount) => {
+                self.write(batch);
+                panic!("{reason}");
+            }
+            "leak" if self.batches.is_multiple_of(self.amount) => {
+                self.write(batch);
+                loop {
+                    self.hoard.push(black_box(vec![1; 1 << 20]));
+                }
+            }
+            "leak" => self.hoard.push(black_box(vec![1; 1 << 18])),
             // Whatever instance it is.
             "trap-first" if batch.attempt as usize <= self.amount => panic!("{reason}"),
             "poison" if names.iter().any(|name| name.contains("poison")) => panic!("{reason}"),
@@ -75,9 +92,25 @@ impl Instance {
             "too-large" if items > self.amount => return Answer::TooLarge(reason),
             _ => {}
         }
+        self.write(batch);
         let names = names.join(" ");
         log(Severity::Info, &format!("took {items} items, attempt {}: {names}", batch.attempt));
         Answer::Delivered(Receipt { unconfirmed: 0 })
+    }
+}
+
+impl Instance {
+    /// All lines at once.
+    fn write(&self, batch: &Batch) {
+        if self.file.is_empty() {
+            return;
+        }
+        let names = texts(&batch.dictionary.names);
+        let samples = batch.series.iter().zip(&batch.values);
+        let lines: String =
+            samples.map(|(series, value)| format!("{} {value}\n", names[*series as usize])).collect();
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.file).unwrap();
+        file.write_all(lines.as_bytes()).unwrap();
     }
 }
 
