@@ -22,7 +22,7 @@ use crate::config::manifest::{BatchBy, Manifest, PluginKind};
 use crate::config::{CollectorConfig, Config, Counters, Faults, HandlerConfig, PluginConfig};
 use crate::data_dir::{DataDir, dead_letters_dir};
 use crate::dead_letters::DeadLetters;
-use crate::delivery::{self, Delivery};
+use crate::delivery::{self, Delivery, Parked};
 use crate::delivery_policy::{DeliveryPolicy, RetryConfig};
 use crate::halt::HaltFile;
 use crate::keeper::Keeper;
@@ -56,6 +56,8 @@ pub struct Agent {
     tables: Tables,
     handlers: BTreeMap<String, Running<delivery::Command>>,
     collectors: BTreeMap<String, Running<collector::Command>>,
+    /// Handlers that cannot run; nothing can be said to them.
+    parked: Vec<Running<()>>,
     data: DataDir,
 }
 
@@ -109,6 +111,7 @@ impl Agent {
             tables: Tables::default(),
             handlers: BTreeMap::new(),
             collectors: BTreeMap::new(),
+            parked: Vec::new(),
             data,
         };
         let routes = agent.start_handlers()?;
@@ -132,8 +135,9 @@ impl Agent {
             // What cannot be started yet keeps its queue: samples wait for it within their bounds.
             let queue = Arc::new(Queue::new(usize::try_from(table.queue.memory)?));
             queues.push((queue.clone(), Filter::new(&table.plugin.metrics, &table.plugin.except)));
-            if let Some(parts) = self.prepare(PluginKind::Handler, name, &table.plugin, &status) {
-                prepared.push((name.clone(), table, queue, status, parts));
+            match self.prepare(PluginKind::Handler, name, &table.plugin, &status) {
+                Some(parts) => prepared.push((name.clone(), table, queue, status, parts)),
+                None => self.park(name, table, queue, status),
             }
         }
         let routes = self.router.set_handlers(queues).context("too many handlers")?;
@@ -159,6 +163,15 @@ impl Agent {
         }
         self.config.handlers = tables;
         Ok(routes)
+    }
+
+    fn park(&mut self, name: &str, table: &HandlerConfig, queue: Arc<Queue>, status: PluginHandle) {
+        let clock = self.loader.clock.clone();
+        let spool = Some(self.data.spool(name));
+        let backlog = Backlog::new(queue, table.queue.clone(), Duration::ZERO, spool, clock.clone());
+        let (commands, inbox) = mpsc::channel(1);
+        let task = tokio::spawn(Parked::new(backlog, status, clock).serve(inbox));
+        self.parked.push(Running { commands, task });
     }
 
     fn start_collectors(&mut self, routes: &Arc<Routes>) {
@@ -356,12 +369,12 @@ impl Agent {
     /// grace is over is counted.
     async fn drain(self) {
         let deadline = tokio::time::Instant::now() + self.config.agent.grace;
-        let Self { collectors, handlers, router, status, .. } = self;
+        let Self { collectors, handlers, parked, router, status, .. } = self;
         // Without their senders they end behind their present run.
         let tasks = collectors.into_values().map(|running| running.task).collect();
         wait(tasks, deadline).await;
         router.slot_end();
-        let mut tasks = Vec::new();
+        let mut tasks: Vec<_> = parked.into_iter().map(|running| running.task).collect();
         for running in handlers.into_values() {
             // Its inbox is full only while it is busy; then it looks when it is done.
             drop(tokio::time::timeout_at(deadline, running.commands.send(delivery::Command::Drain)).await);

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt;
+
 use crate::clock::Clock;
 use crate::config::{Order, QueueConfig};
 use crate::outgoing::{BatchForm, Outgoing};
@@ -26,6 +28,9 @@ const DISK_RETRY: Millis = 5_000;
 const WINDOW: Millis = 60_000;
 /// However little is measured, a backlog goes on with one batch in this time.
 const SLOWEST: Millis = 1_000;
+
+/// Which part of the pause between two batches of a backlog is chance.
+const JITTER: f64 = 0.25;
 
 /// Where the batch that is out came from, and so what its end means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +161,9 @@ impl Backlog {
         self.out = Out::Disk;
         let rate = self.live_rate(now) * self.config.catch_up;
         let pause = Duration::try_from_secs_f64(outgoing.len() as f64 / rate).map_or(SLOWEST, millis);
-        self.next = self.next.max(now) + pause.min(SLOWEST);
+        // A fleet's receiver comes back to all agents at once.
+        let chance = rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER);
+        self.next = self.next.max(now) + (pause.min(SLOWEST) as f64 * chance) as Millis;
         let waited = self.clock.wall_ms().saturating_sub(since);
         Taken::Batch(Outgoing { since: now.saturating_sub(waited), ..outgoing })
     }
@@ -474,7 +481,7 @@ mod tests {
             }
         }
         let took = at[9] - at[0];
-        assert!((900..=1400).contains(&took), "{at:?}");
+        assert!((700..=1700).contains(&took), "{at:?}");
     }
 
     #[tokio::test]

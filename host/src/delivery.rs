@@ -30,6 +30,10 @@ use crate::sample::Millis;
 use crate::spool::Dropped;
 use crate::status::PluginStatus;
 
+mod parked;
+
+pub use parked::Parked;
+
 /// How often a halted handler's settings are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -249,7 +253,10 @@ impl Delivery {
             },
             Next::Take => match self.backlog.take(&self.form).await {
                 Taken::Batch(outgoing) => {
-                    self.policy.load(outgoing);
+                    outgoing.formed(&self.form).into_iter().for_each(|part| self.policy.load(part));
+                    if self.policy.held() == 0 {
+                        self.backlog.finished();
+                    }
                     Step::Progress
                 }
                 // It is on disk, there for the next start.

@@ -6,10 +6,11 @@ mod columns;
 mod items;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use self::columns::{Columns, Strings};
 pub use self::items::BatchForm;
-pub(crate) use self::items::chop;
+pub(crate) use self::items::{chop, element_key, owned, part_by_element};
 use crate::sample::{Batch, Millis};
 
 /// A batch that was taken out of a handler's queue, or a part of one.
@@ -67,6 +68,18 @@ impl Outgoing {
         (self, second)
     }
 
+    /// As a handler wants it now, in order: it may have been formed for one that wanted it otherwise.
+    pub fn formed(self, form: &BatchForm) -> Vec<Self> {
+        let Self { batch, attempt, kills, since } = self;
+        let parts = if form.by_element {
+            part_by_element(Arc::new(batch)).into_iter().map(|(_, part)| owned(part)).collect()
+        } else {
+            vec![batch]
+        };
+        let pieces = parts.into_iter().flat_map(|part| chop(part, form));
+        pieces.map(|batch| Self { batch, attempt, kills, since }).collect()
+    }
+
     /// Laid out as handlers take it.
     pub fn columns(&self) -> Columns {
         Columns::of(&self.batch)
@@ -75,8 +88,6 @@ impl Outgoing {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::sample::{Check, Element, Event, Facts, Kind, Level, Sample, Series, Status, SummarySample};
 
@@ -175,6 +186,19 @@ pub(crate) mod tests {
         assert_eq!(items(&mixed().without(&[0..2, 2..5])), [5]);
         assert_eq!(items(&mixed().only(&[0..1, 4..5])), [0, 4]);
         assert!(mixed().without(&[0..1, 1..6]).is_empty());
+    }
+
+    #[test]
+    fn what_was_formed_otherwise_is_parted_by_element_and_size() {
+        let (web, disk) = (series(&element("web-1"), "m", 1), series(&element("sda"), "m", 1));
+        let samples = [&web, &disk, &web, &web, &disk].into_iter().zip(0u8..);
+        let samples = samples.map(|(series, value)| sample(series, f64::from(value))).collect();
+        let outgoing = Outgoing { kills: 2, ..Outgoing::new(Batch { samples, ..Batch::default() }, 7) };
+        let form = BatchForm { by_element: true, samples: 2, ..BatchForm::default() };
+        let formed = outgoing.clone().formed(&form);
+        assert_eq!(formed.iter().map(items).collect::<Vec<_>>(), [vec![0, 2], vec![3], vec![1, 4]]);
+        assert!(formed.iter().all(|part| (part.kills, part.since) == (2, 7)));
+        assert_eq!(outgoing.formed(&BatchForm::default()).len(), 1);
     }
 
     #[test]

@@ -15,14 +15,14 @@
 
 mod lanes;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use self::lanes::{Entry, LaneKey, Lanes};
-use crate::outgoing::{BatchForm, Outgoing, chop};
-use crate::sample::{Batch, Element, Millis};
+use self::lanes::{Entry, Lanes};
+use crate::outgoing::{BatchForm, Outgoing, chop, element_key, owned, part_by_element};
+use crate::sample::{Batch, Millis};
 
 /// One handler's queue. Thread-safe; one consumer takes, anybody pushes.
 #[derive(Debug)]
@@ -253,7 +253,7 @@ impl Waiting {
         self.items += outgoing.len();
         self.bytes += bytes;
         let lane = match outgoing.batch.elements().next() {
-            Some(element) if self.by_element => lane_of(element),
+            Some(element) if self.by_element => element_key(element),
             _ => 0,
         };
         let Outgoing { batch, attempt, since, .. } = outgoing;
@@ -261,55 +261,6 @@ impl Waiting {
         self.first -= 1;
         self.lanes.push_front(lane, entry);
         self.evict();
-    }
-}
-
-/// Batches take their place in memory anew only if another handler has them, too.
-fn owned(batch: Arc<Batch>) -> Batch {
-    Arc::unwrap_or_clone(batch)
-}
-
-fn lane_of(element: &Arc<Element>) -> LaneKey {
-    Arc::as_ptr(element).addr()
-}
-
-/// One batch for each element, in the order in which they first occur.
-fn part_by_element(batch: Arc<Batch>) -> Vec<(LaneKey, Arc<Batch>)> {
-    let Some(first) = batch.elements().next().map(lane_of) else { return Vec::new() };
-    if batch.elements().all(|element| lane_of(element) == first) {
-        return vec![(first, batch)];
-    }
-    let mut parts = Parts::default();
-    let Batch { samples, summaries, events, checks } = owned(batch);
-    for sample in samples {
-        parts.of(&sample.series.element).samples.push(sample);
-    }
-    for summary in summaries {
-        parts.of(&summary.series.element).summaries.push(summary);
-    }
-    for event in events {
-        parts.of(&event.element).events.push(event);
-    }
-    for check in checks {
-        parts.of(&check.element).checks.push(check);
-    }
-    parts.batches.into_iter().map(|(lane, part)| (lane, Arc::new(part))).collect()
-}
-
-#[derive(Debug, Default)]
-struct Parts {
-    batches: Vec<(LaneKey, Batch)>,
-    places: HashMap<LaneKey, usize>,
-}
-
-impl Parts {
-    fn of(&mut self, element: &Arc<Element>) -> &mut Batch {
-        let lane = lane_of(element);
-        let place = *self.places.entry(lane).or_insert_with(|| {
-            self.batches.push((lane, Batch::default()));
-            self.batches.len() - 1
-        });
-        &mut self.batches[place].1
     }
 }
 

@@ -10,7 +10,7 @@
 //! with that in their names.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
@@ -85,14 +85,14 @@ const FAULTS: [(&str, Fault); 22] = [
 
 /// What became of one handler's samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Account {
-    sent: u64,
+pub(crate) struct Account {
+    pub(crate) sent: u64,
     /// Each once.
-    received: u64,
-    duplicates: u64,
-    unconfirmed: u64,
-    dead: u64,
-    evicted: u64,
+    pub(crate) received: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) unconfirmed: u64,
+    pub(crate) dead: u64,
+    pub(crate) evicted: u64,
 }
 
 impl Account {
@@ -102,8 +102,20 @@ impl Account {
     }
 
     /// What it cannot even suspect to be missing.
-    fn lost(&self) -> i64 {
+    pub(crate) fn lost(&self) -> i64 {
         self.missing().saturating_sub_unsigned(self.unconfirmed).max(0)
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, received, duplicates, unconfirmed, dead, evicted } = self;
+        write!(
+            f,
+            "{sent} sent, {received} received, {duplicates} duplicates, {unconfirmed} unconfirmed, \
+             {dead} dead-lettered, {evicted} evicted, {} lost",
+            self.lost()
+        )
     }
 }
 
@@ -316,6 +328,11 @@ impl World {
         let plugins = HANDLERS.map(|handler| agent.wait_for(handler, "has settled all", settled));
         let files = ["archive.log", "hostile"]
             .map(|name| fs::read_to_string(inside(&agent, &format!("archive/{name}"))).unwrap_or_default());
+        let letters = verb(KIMBERLITE, &["deadletters", "list", "-o", "json", "-c", &agent.config_file()])
+            .expect_code(0)
+            .json_lines();
+        let kept: u64 = letters.iter().map(|letter| letter["samples"].as_u64().unwrap()).sum();
+        assert_eq!(kept, plugins.iter().map(|plugin| figures(plugin).dead).sum::<u64>());
         let stdout = agent.stop().stdout;
         let mut accounts = BTreeMap::new();
         for (handler, plugin) in HANDLERS.iter().zip(&plugins) {

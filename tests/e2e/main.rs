@@ -7,6 +7,7 @@
 
 mod bad_files;
 mod capabilities;
+mod crash;
 mod delivery;
 mod faults;
 mod flood;
@@ -15,6 +16,7 @@ mod golden;
 mod handlers;
 mod limits;
 mod metrics;
+mod outage;
 mod python;
 mod quarantine;
 mod schedule;

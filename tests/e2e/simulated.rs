@@ -18,7 +18,7 @@ use kimberlite_tests::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::faults::{id, posted};
+use crate::faults::{Account, id, posted};
 use crate::{collector, graphite, handler, metricly};
 
 /// 2026-01-01
@@ -116,15 +116,15 @@ fn calls(ids: impl IntoIterator<Item = String>) -> Vec<u64> {
     values.map(|value| value.parse::<f64>().unwrap() as u64).filter(|call| seen.insert(*call)).collect()
 }
 
-#[test]
-fn an_hour_without_a_key_ends_with_all_of_it_in_order() {
+/// A key is refused for an hour, then its file changes. Gives the agent's own account, and what arrived.
+fn halted_for_an_hour(queue: &str) -> (Account, Vec<u64>) {
     let sink = HttpSink::start(&[Reply::Status(401)]);
     let dir = TempDir::new();
     let key = dir.write("key", "hush-hush-key");
     let table = format!(
         "[handlers.metricly]\n\
          settings = {{ url = \"http://127.0.0.1:{0}/ingest\", api_key = {{ file = {key:?} }} }}\n\
-         grant = {{ http = [\"http://127.0.0.1:{0}\"] }}\n{CALLS}\n",
+         grant = {{ http = [\"http://127.0.0.1:{0}\"] }}\n{CALLS}\nqueue = {{ {queue} }}\n",
         sink.port()
     );
     let config = collector("good", "", "interval = \"10s\"") + &table;
@@ -132,16 +132,37 @@ fn an_hour_without_a_key_ends_with_all_of_it_in_order() {
     simulation.run_until("it is halted", |simulation| simulation.plugin("metricly").state == "halted");
     simulation.run_for(seconds(3600));
     assert_eq!(sink.requests().len(), 1, "nobody is asked meanwhile");
-    assert!(simulation.plugin("metricly").spool_bytes > 0);
     sink.answer(Reply::Status(202));
     fs::write(&key, "another-key").unwrap();
     simulation.run_until("it goes on", |_| !sink.answered(202).is_empty());
     simulation.run_until_settled("metricly");
-    let sent = simulation.plugin("metricly").samples_total;
-    let calls = calls(posted(&sink));
-    println!("401 for an hour: {sent} sent, {} received", calls.len());
-    assert!(sent >= 360, "{sent}");
-    assert_eq!(calls, (1..=sent).collect::<Vec<_>>());
+    let metricly = simulation.plugin("metricly");
+    let arrived = posted(&sink);
+    let calls = calls(arrived.iter().cloned());
+    let account = Account {
+        sent: metricly.samples_total,
+        received: calls.len() as u64,
+        duplicates: (arrived.len() - calls.len()) as u64,
+        dead: metricly.delivery.unwrap_or_default().dead_letters,
+        evicted: metricly.dropped.values().sum(),
+        ..Account::default()
+    };
+    println!("401 for an hour, {queue}: {account}");
+    (account, calls)
+}
+
+#[test]
+fn an_hour_without_a_key_ends_with_all_of_it_in_order() {
+    let (account, calls) = halted_for_an_hour("disk = \"256MiB\"");
+    assert!(account.sent >= 360 && account.evicted + account.dead == 0 && account.lost() == 0, "{account}");
+    assert_eq!(calls, (1..=account.sent).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_hour_without_a_key_and_little_room_ends_with_the_latest_in_order() {
+    let (account, calls) = halted_for_an_hour("disk = \"16KiB\"");
+    assert!(account.evicted > 0 && account.dead == 0 && account.lost() == 0, "{account}");
+    assert!(calls.is_sorted() && calls.last() == Some(&account.sent), "{calls:?}");
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! What waits for a receiver outlasts the agent: on disk, in order, within its bounds. So does what it will
 //! never take.
 
-use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{fs, thread};
 
 use kimberlite_tests::{Agent, HttpSink, Plugin, Reply, TempDir, verb};
 use serde_json::Value;
@@ -208,55 +206,8 @@ fn what_a_receiver_refuses_is_kept_shown_and_handed_back() {
     ask(&["show", "no-such-thing"]).expect_code(2);
 }
 
-/// `KILLS=200 cargo test --test e2e killed_at_any_moment` does it more often.
-#[test]
-fn an_agent_killed_at_any_moment_loses_nothing_that_is_older_than_sync() {
-    let kills = std::env::var("KILLS").map_or(5, |kills| kills.parse().unwrap());
-    let sink = HttpSink::start(&[Reply::Status(202)]);
-    let config = config(sink.port(), &FAST.replace("sync = \"200ms\"", "sync = \"200ms\", catch_up = 1000"));
-    let mut dir = TempDir::new();
-    let mut chance = 42u64;
-    let mut random = |below: u64| {
-        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (chance >> 33) % below
-    };
-    // When each life began, and how many runs of it had been a while ago when it ended.
-    let mut lives = Vec::new();
-    for life in 0..kills {
-        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-        // Every third is at a receiver that works.
-        sink.answer([Reply::Status(202), Reply::Status(503), Reply::Silence][life % 3]);
-        let agent = Agent::start_in(dir, KIMBERLITE, QUIET, &config);
-        agent.wait("runs", |agent| (runs(agent) > 2).then_some(()));
-        let seen = runs(&agent);
-        // Longer than `sync`, and a while to write.
-        thread::sleep(Duration::from_millis(700 + random(800)));
-        lives.push((began, seen));
-        dir = agent.kill_and_keep();
-    }
-    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    sink.answer(Reply::Status(202));
-    let agent = Agent::start_in(dir, KIMBERLITE, QUIET, &config);
-    agent.wait("what the last life measured has arrived", |_| {
-        arrived(&sink).iter().any(|(timestamp, _)| *timestamp >= end).then_some(())
-    });
-    agent.stop();
-    let arrived = arrived(&sink);
-    for (life, &(began, seen)) in lives.iter().enumerate() {
-        let ended = lives.get(life + 1).map_or(end, |(began, _)| *began);
-        let here: BTreeSet<u64> = (arrived.iter())
-            .filter(|(timestamp, _)| (began..ended).contains(timestamp))
-            .map(|(_, call)| *call)
-            .collect();
-        let missing: Vec<u64> = (1..=seen).filter(|call| !here.contains(call)).collect();
-        assert!(missing.is_empty(), "life {life} of {kills}: {missing:?} of {seen} are missing");
-    }
-    let all: BTreeSet<&(u64, u64)> = arrived.iter().collect();
-    println!("{kills} kills: {} arrived, {} of them twice", arrived.len(), arrived.len() - all.len());
-}
-
 /// Timestamp and value of each `good.calls`, in order of arrival.
-fn arrived(sink: &HttpSink) -> Vec<(u64, u64)> {
+pub(crate) fn arrived(sink: &HttpSink) -> Vec<(u64, u64)> {
     let mut found = Vec::new();
     for request in sink.answered(202) {
         let elements: Vec<Value> = serde_json::from_str(&request.body).unwrap();

@@ -1,6 +1,7 @@
 //! Batches by their items: cutting, joining, choosing. Items are numbered through: samples, then
 //! summaries, events, checks.
 
+use std::collections::HashMap;
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,6 +49,58 @@ pub(crate) fn chop(mut batch: Batch, form: &BatchForm) -> Vec<Batch> {
     pieces.push(batch);
     pieces.reverse();
     pieces
+}
+
+/// Which element it is, for as long as it lives.
+type ElementKey = usize;
+
+/// Batches take their place in memory anew only if another handler has them, too.
+pub(crate) fn owned(batch: Arc<Batch>) -> Batch {
+    Arc::unwrap_or_clone(batch)
+}
+
+pub(crate) fn element_key(element: &Arc<Element>) -> ElementKey {
+    Arc::as_ptr(element).addr()
+}
+
+/// One batch for each element, in the order in which they first occur.
+pub(crate) fn part_by_element(batch: Arc<Batch>) -> Vec<(ElementKey, Arc<Batch>)> {
+    let Some(first) = batch.elements().next().map(element_key) else { return Vec::new() };
+    if batch.elements().all(|element| element_key(element) == first) {
+        return vec![(first, batch)];
+    }
+    let mut parts = Parts::default();
+    let Batch { samples, summaries, events, checks } = owned(batch);
+    for sample in samples {
+        parts.of(&sample.series.element).samples.push(sample);
+    }
+    for summary in summaries {
+        parts.of(&summary.series.element).summaries.push(summary);
+    }
+    for event in events {
+        parts.of(&event.element).events.push(event);
+    }
+    for check in checks {
+        parts.of(&check.element).checks.push(check);
+    }
+    parts.batches.into_iter().map(|(key, part)| (key, Arc::new(part))).collect()
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    batches: Vec<(ElementKey, Batch)>,
+    places: HashMap<ElementKey, usize>,
+}
+
+impl Parts {
+    fn of(&mut self, element: &Arc<Element>) -> &mut Batch {
+        let key = element_key(element);
+        let place = *self.places.entry(key).or_insert_with(|| {
+            self.batches.push((key, Batch::default()));
+            self.batches.len() - 1
+        });
+        &mut self.batches[place].1
+    }
 }
 
 impl Batch {

@@ -66,11 +66,11 @@ impl Instance {
             "trap" if self.batches.is_multiple_of(self.amount) => panic!("{reason}"),
             // When it has taken the batch, but not said so.
             "late-trap" if self.batches.is_multiple_of(self.amount) => {
-                self.write(batch);
+                self.write(batch).unwrap();
                 panic!("{reason}");
             }
             "leak" if self.batches.is_multiple_of(self.amount) => {
-                self.write(batch);
+                self.write(batch).unwrap();
                 loop {
                     self.hoard.push(black_box(vec![1; 1 << 20]));
                 }
@@ -92,7 +92,9 @@ impl Instance {
             "too-large" if items > self.amount => return Answer::TooLarge(reason),
             _ => {}
         }
-        self.write(batch);
+        if let Err(error) = self.write(batch) {
+            return Answer::Retry(Retry { after: None, reason: error.to_string(), done: Vec::new() });
+        }
         let names = names.join(" ");
         log(Severity::Info, &format!("took {items} items, attempt {}: {names}", batch.attempt));
         Answer::Delivered(Receipt { unconfirmed: 0 })
@@ -100,17 +102,18 @@ impl Instance {
 }
 
 impl Instance {
-    /// All lines at once.
-    fn write(&self, batch: &Batch) {
+    /// All lines at once, or none.
+    fn write(&self, batch: &Batch) -> std::io::Result<()> {
         if self.file.is_empty() {
-            return;
+            return Ok(());
         }
         let names = texts(&batch.dictionary.names);
         let samples = batch.series.iter().zip(&batch.values);
         let lines: String =
             samples.map(|(series, value)| format!("{} {value}\n", names[*series as usize])).collect();
-        let mut file = OpenOptions::new().append(true).create(true).open(&self.file).unwrap();
-        file.write_all(lines.as_bytes()).unwrap();
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.file)?;
+        let length = file.metadata()?.len();
+        file.write_all(lines.as_bytes()).inspect_err(|_| _ = file.set_len(length))
     }
 }
 
