@@ -10,6 +10,8 @@
 //! The batch lives here while the handler has it, so that a handler may die at any instant.
 //! Uses: `keeper`, `backlog`, `delivery_policy`. What to do next is decided there.
 
+mod parked;
+
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+pub use self::parked::Parked;
 use crate::backlog::{Backlog, Taken};
 use crate::clock::Clock;
 use crate::dead_letters::DeadLetters;
@@ -29,10 +32,6 @@ use crate::queue::Queue;
 use crate::sample::Millis;
 use crate::spool::Dropped;
 use crate::status::PluginStatus;
-
-mod parked;
-
-pub use parked::Parked;
 
 /// How often a halted handler's settings are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -130,6 +129,10 @@ impl Delivery {
         self.report();
         loop {
             let step = self.step().await;
+            if !self.heard.is_empty() {
+                std::mem::take(&mut self.heard).into_iter().for_each(|command| self.obey(command));
+                continue;
+            }
             self.spill_if_due(matches!(step, Step::Wait(_)) && self.drains).await;
             let wait = match step {
                 Step::Progress => {
@@ -149,19 +152,13 @@ impl Delivery {
             let until = wait.into_iter().chain(spill).chain(look).min();
             let command = tokio::select! {
                 biased;
-                () = std::future::ready(()), if !self.heard.is_empty() => self.heard.pop_front(),
                 command = spoken(&mut self.commands) => Some(command),
                 () = self.backlog.queue().woken() => None,
                 () = rest(&clock, until) => None,
             };
             match command {
+                Some(command) => self.obey(command),
                 None => self.look_at_settings(),
-                Some(Command::Drain) => self.drain(),
-                Some(Command::Release) => {
-                    self.keeper.supervisor.release();
-                }
-                Some(Command::Resume) => self.resume(),
-                Some(Command::Retry(number)) => self.retry(number),
             }
         }
         self.end().await;
@@ -185,11 +182,19 @@ impl Delivery {
         sums
     }
 
-    /// Nobody says anything after this.
-    fn drain(&mut self) {
-        self.drains = true;
-        self.backlog.hurry();
-        self.commands = None;
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Drain => {
+                self.drains = true;
+                self.backlog.hurry();
+                self.commands = None;
+            }
+            Command::Release => {
+                self.keeper.supervisor.release();
+            }
+            Command::Resume => self.resume(),
+            Command::Retry(number) => self.retry(number),
+        }
     }
 
     async fn end(&mut self) {

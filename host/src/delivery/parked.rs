@@ -1,6 +1,7 @@
 //! Keeps what waits for a handler that cannot run: whoever mends the config finds it on disk, within the
 //! bounds of that handler's queue.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,7 +11,6 @@ use crate::backlog::Backlog;
 use crate::clock::Clock;
 use crate::outgoing::BatchForm;
 use crate::status::PluginHandle;
-use std::sync::Arc;
 
 /// A handler's place, without the handler.
 #[derive(Debug)]
