@@ -35,14 +35,16 @@ struct Life {
 #[test]
 fn an_agent_killed_at_any_moment_loses_nothing_that_is_older_than_sync() {
     let kills = std::env::var("KILLS").map_or(200, |kills| kills.parse().unwrap());
-    thread::scope(|scope| {
-        for world in 0..WORLDS {
-            scope.spawn(move || kill_again_and_again(world as u64, kills / WORLDS));
-        }
+    let worlds = thread::scope(|scope| {
+        let start = |world| scope.spawn(move || kill_again_and_again(world as u64, kills / WORLDS));
+        let worlds: Vec<_> = (0..WORLDS).map(start).collect();
+        worlds.into_iter().flat_map(|world| world.join().unwrap()).collect::<Vec<_>>()
     });
+    println!("{}", worlds.join("\n"));
 }
 
-fn kill_again_and_again(seed: u64, kills: usize) {
+/// Gives what is to be said about each handler.
+fn kill_again_and_again(seed: u64, kills: usize) -> [String; 2] {
     let sink = HttpSink::start(&[Reply::Status(202)]);
     let mut dir = TempDir::new();
     let archive = dir.join("archive");
@@ -79,7 +81,7 @@ fn kill_again_and_again(seed: u64, kills: usize) {
         (lines.iter().any(is_later) && arrived(&sink).iter().any(is_later)).then_some(())
     });
     agent.stop();
-    for (handler, arrived) in [("metricly", arrived(&sink)), ("archive", lines)] {
+    [("metricly", arrived(&sink)), ("archive", lines)].map(|(handler, arrived)| {
         for (number, Life { time, runs }) in lives.iter().enumerate() {
             // The archive has whole seconds.
             let time = time.start / 1000 * 1000..time.end;
@@ -90,8 +92,8 @@ fn kill_again_and_again(seed: u64, kills: usize) {
         }
         let once: BTreeSet<&(u64, u64)> = arrived.iter().collect();
         let twice = arrived.len() - once.len();
-        println!("{kills} kills, {handler}: {} arrived, {twice} of them twice", arrived.len());
-    }
+        format!("{kills} kills, {handler}: {} arrived, {twice} of them twice", arrived.len())
+    })
 }
 
 fn runs(agent: &Agent) -> u64 {

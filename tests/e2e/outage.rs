@@ -82,7 +82,7 @@ fn list_says_how_often_delivery_has_failed_and_when_it_is_tried_again() {
 fn is_kept_at_the_end(handlers: impl Fn(u16) -> String, is_busy: impl Fn(&Agent) -> bool) {
     let sink = HttpSink::start(&[Reply::Silence]);
     let config = collector("good", "mode = \"quiet\", after = 5", "interval = \"100ms\"");
-    let agent = Agent::start_with(KIMBERLITE, QUIET, &(config.clone() + &handlers(sink.port())));
+    let agent = Agent::start_with(KIMBERLITE, QUIET, &(config + &handlers(sink.port())));
     agent.wait_for("good", "has measured", |plugin| plugin.runs() > 5);
     agent.wait("the handler is busy", |agent| is_busy(agent).then_some(()));
     let (ended, dir) = agent.stop_and_keep();

@@ -147,13 +147,13 @@ fn halted_for_an_hour(queue: &str) -> (Account, Vec<u64>) {
         evicted: metricly.dropped.values().sum(),
         ..Account::default()
     };
-    println!("401 for an hour, {queue}: {account}");
     (account, calls)
 }
 
 #[test]
 fn an_hour_without_a_key_ends_with_all_of_it_in_order() {
     let (account, calls) = halted_for_an_hour("disk = \"256MiB\"");
+    println!("401 for an hour: {account}");
     assert!(account.sent >= 360 && account.evicted + account.dead == 0 && account.lost() == 0, "{account}");
     assert_eq!(calls, (1..=account.sent).collect::<Vec<_>>());
 }
@@ -161,6 +161,7 @@ fn an_hour_without_a_key_ends_with_all_of_it_in_order() {
 #[test]
 fn an_hour_without_a_key_and_little_room_ends_with_the_latest_in_order() {
     let (account, calls) = halted_for_an_hour("disk = \"16KiB\"");
+    println!("401 for an hour, a spool of 16 KiB: {account}");
     assert!(account.evicted > 0 && account.dead == 0 && account.lost() == 0, "{account}");
     assert!(calls.is_sorted() && calls.last() == Some(&account.sent), "{calls:?}");
 }
