@@ -5,7 +5,8 @@
 //! GET  /metrics[?samples=1]            Prometheus
 //! GET  /-/ready  /-/healthy            200, or 503 with a reason on each line
 //! GET  /api/v1/plugins                 JSON: a `status::Snapshot`
-//! POST /api/v1/plugins/NAME/release    to the agent as an `AdminRequest`; unix socket only
+//! POST /api/v1/reload                  to the agent as an `AdminRequest`; unix socket only
+//! POST /api/v1/plugins/NAME/release    the same
 //! POST /api/v1/plugins/NAME/resume
 //! POST /api/v1/plugins/NAME/deadletters/NUMBER/retry
 //! ```
@@ -53,6 +54,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a person wants of the running agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminCommand {
+    /// Config and plugin directories are to be looked at anew.
+    Reload,
     /// A quarantined plugin may run again.
     Release(String),
     /// A halted handler may deliver again.
@@ -150,6 +153,7 @@ impl Admin {
                     _ => self.command(AdminCommand::Resume(name)).await,
                 }
             }
+            (&Method::POST, ["api", "v1", "reload"]) if may_steer => self.command(AdminCommand::Reload).await,
             (&Method::POST, ["api", "v1", "plugins", name, "deadletters", number, "retry"]) if may_steer => {
                 let name = percent_decode_str(name).decode_utf8_lossy().into_owned();
                 match number.parse() {
@@ -291,6 +295,7 @@ mod tests {
         tokio::spawn(async move {
             while let Some(AdminRequest { command, reply }) = requests.recv().await {
                 let _ = reply.send(match command {
+                    AdminCommand::Reload => Ok("reloaded".to_owned()),
                     AdminCommand::Release(name) => Ok(format!("`{name}` runs again")),
                     AdminCommand::Resume(name) => Err(format!("`{name}` is not halted")),
                     AdminCommand::Retry(name, number) => Ok(format!("{name}/{number} goes back")),

@@ -1,64 +1,55 @@
 //! Wires the parts, runs until told to stop, drains.
 //!
+//! ```text
+//! watch, SIGHUP, `kimberlite reload` ──▶ survey, on a thread ──news──▶ fleet
+//! ```
+//!
 //! Knows everyone, decides nothing.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, AdminCommand, AdminRequest, LastSamples, Listener};
-use crate::backlog::Backlog;
-use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::collected::Publish;
-use crate::collector::{self, Collector};
-use crate::config::manifest::{BatchBy, Manifest, PluginKind};
-use crate::config::{CollectorConfig, Config, Counters, Faults, HandlerConfig, PluginConfig};
-use crate::data_dir::{DataDir, dead_letters_dir};
-use crate::dead_letters::DeadLetters;
-use crate::delivery::{self, Delivery, Parked};
-use crate::delivery_policy::{DeliveryPolicy, RetryConfig};
-use crate::halt::HaltFile;
-use crate::keeper::Keeper;
-use crate::loader::{self, Loader, Prepared};
+use crate::config::{AgentConfig, Config, ConfigSource};
+use crate::data_dir::DataDir;
+use crate::fleet::{Fleet, Outcome, Parts, Sums, Tables};
+use crate::loader::{self, Loader};
 use crate::machine::{self, Machine};
-use crate::outgoing::BatchForm;
+use crate::orphans::Orphans;
 use crate::plugin::{AgentInfo, Engine};
-use crate::queue::Queue;
+use crate::reload::{self, News, Survey};
 use crate::router::Router;
-use crate::routes::{Filter, Routes};
-use crate::sample::{Element, Facts, Sample};
-use crate::scheduler::{Scheduled, Scheduler};
+use crate::sample::{Element, Facts};
+use crate::scheduler::{self, Scheduler};
 use crate::secrets::Secrets;
-use crate::series::{SeriesConfig, SeriesLimits, SeriesTable};
-use crate::status::{AgentStatus, PluginHandle};
-use crate::supervisor::{Rules, Supervisor};
+use crate::series::{SeriesConfig, SeriesTable};
+use crate::status::AgentStatus;
 use crate::telemetry;
 use crate::upkeep::Upkeep;
-
-/// The series tables of all collectors, by name, for whoever wants the last values.
-type Tables = Arc<Mutex<BTreeMap<String, Arc<Mutex<SeriesTable>>>>>;
+use crate::watch::{Paths, Watch};
+use crate::{collector, delivery};
 
 /// A running agent.
 pub struct Agent {
     config: Config,
-    loader: Loader,
+    source: ConfigSource,
     machine: Arc<Machine>,
     router: Arc<Router>,
     status: AgentStatus,
     log: telemetry::Handle,
     tables: Tables,
-    handlers: BTreeMap<String, Running<delivery::Command>>,
-    collectors: BTreeMap<String, Running<collector::Command>>,
-    /// Handlers that cannot run; nothing can be said to them.
-    parked: Vec<Running<()>>,
-    data: DataDir,
+    fleet: Fleet,
+    data: Arc<DataDir>,
+    orders: mpsc::UnboundedReceiver<scheduler::Order>,
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
 }
 
 impl std::fmt::Debug for Agent {
@@ -67,17 +58,24 @@ impl std::fmt::Debug for Agent {
     }
 }
 
-/// A plugin's task and how to talk to it.
-struct Running<C> {
-    commands: mpsc::Sender<C>,
-    task: JoinHandle<()>,
+/// A survey that goes on, and who waits for it.
+#[derive(Default)]
+struct Reload {
+    news: Option<mpsc::UnboundedReceiver<News>>,
+    replies: Vec<Reply>,
+    sums: Sums,
+    /// Why the config was not taken.
+    fault: Option<String>,
+    /// Asked for while another one went on.
+    next: Option<Vec<Reply>>,
 }
 
 impl Agent {
-    /// Opens the data directory and starts every plugin that can be started; one that cannot shows
-    /// in `list`, with the reason, and keeps nobody else from running.
+    /// Starts every plugin that can be started; one that cannot shows in `list`, with the reason, and
+    /// keeps nobody else from running. `source`: where `config` came from, for it may change.
     pub fn start(
         config: Config,
+        source: ConfigSource,
         data: DataDir,
         secrets: Secrets,
         log: telemetry::Handle,
@@ -100,22 +98,31 @@ impl Agent {
             clock,
             secrets,
             state_dir: Some(data.state()),
+            checks_owner: true,
         };
-        let mut agent = Self {
-            config,
-            loader,
-            machine,
-            router: Arc::default(),
-            status,
-            log,
-            tables: Tables::default(),
-            handlers: BTreeMap::new(),
-            collectors: BTreeMap::new(),
-            parked: Vec::new(),
-            data,
+        let (router, data, tables) = (Arc::<Router>::default(), Arc::new(data), Tables::default());
+        let (schedule, orders) = mpsc::unbounded_channel();
+        let (told, outcomes) = mpsc::unbounded_channel();
+        let parts = Parts {
+            machine: machine.clone(),
+            router: router.clone(),
+            status: status.clone(),
+            log: log.clone(),
+            tables: tables.clone(),
+            orphans: Orphans::new(data.spools()),
+            data: data.clone(),
+            schedule,
         };
-        let routes = agent.start_handlers()?;
-        agent.start_collectors(&routes);
+        let fleet = Fleet::new(loader, parts, told);
+        let mut agent =
+            Self { config, source, machine, router, status, log, tables, fleet, data, orders, outcomes };
+        let mut news = Vec::new();
+        agent.survey(BTreeSet::new(), true).run(|found| news.push(found));
+        let mut first = Reload::default();
+        for found in news {
+            agent.take(found, &mut first);
+        }
+        agent.fleet.find_orphans();
         agent.status.set_loaded();
         crate::memory::give_back();
         Ok(agent)
@@ -126,122 +133,21 @@ impl Agent {
         self.status.clone()
     }
 
-    fn start_handlers(&mut self) -> anyhow::Result<Arc<Routes>> {
-        let tables = std::mem::take(&mut self.config.handlers);
-        let mut queues = Vec::new();
-        let mut prepared = Vec::new();
-        for (name, table) in tables.iter().filter(|(_, table)| table.plugin.enabled) {
-            let status = self.status.plugin(name, PluginKind::Handler);
-            // What cannot be started yet keeps its queue: samples wait for it within their bounds.
-            let queue = Arc::new(Queue::new(usize::try_from(table.queue.memory)?));
-            queues.push((queue.clone(), Filter::new(&table.plugin.metrics, &table.plugin.except)));
-            match self.prepare(PluginKind::Handler, name, &table.plugin, &status) {
-                Some(parts) => prepared.push((name.clone(), table, queue, status, parts)),
-                None => self.park(name, table, queue, status),
-            }
-        }
-        let routes = self.router.set_handlers(queues).context("too many handlers")?;
-        for (name, table, queue, status, parts) in prepared {
-            let form = batch_form(table, &parts.plugin.manifest);
-            let policy = DeliveryPolicy::new(retry_config(table));
-            let clock = self.loader.clock.clone();
-            let wait = table.batch.over(&parts.plugin.manifest.batch).wait;
-            let spool = Some(self.data.spool(&name));
-            let backlog = Backlog::new(queue, table.queue.clone(), wait, spool, clock);
-            let halt =
-                HaltFile::new(self.data.halt(&name), self.data.id(), &parts.plugin.sha256, &parts.settings);
-            let settings = self.loader.settings_source(&parts.plugin.manifest, &table.plugin);
-            let delivery = Delivery::new(keeper(&table.plugin, parts, status), backlog, form, policy)
-                .with_halt(halt, settings)
-                .with_dead_letters(DeadLetters::new(
-                    dead_letters_dir(self.data.path()).join(&name),
-                    table.queue.dead_letters,
-                ));
-            let (commands, inbox) = mpsc::channel(8);
-            let task = tokio::spawn(delivery.serve(inbox));
-            self.handlers.insert(name, Running { commands, task });
-        }
-        self.config.handlers = tables;
-        Ok(routes)
-    }
-
-    fn park(&mut self, name: &str, table: &HandlerConfig, queue: Arc<Queue>, status: PluginHandle) {
-        let clock = self.loader.clock.clone();
-        let spool = Some(self.data.spool(name));
-        let backlog = Backlog::new(queue, table.queue.clone(), Duration::ZERO, spool, clock.clone());
-        let (commands, inbox) = mpsc::channel(1);
-        let task = tokio::spawn(Parked::new(backlog, status, clock).serve(inbox));
-        self.parked.push(Running { commands, task });
-    }
-
-    fn start_collectors(&mut self, routes: &Arc<Routes>) {
-        let tables = std::mem::take(&mut self.config.collectors);
-        for (name, table) in tables.iter().filter(|(_, table)| table.plugin.enabled) {
-            let status = self.status.plugin(name, PluginKind::Collector);
-            if let Some(parts) = self.prepare(PluginKind::Collector, name, &table.plugin, &status) {
-                let running = self.spawn_collector(name, table, status, parts, routes.clone());
-                self.collectors.insert(name.clone(), running);
-            }
-        }
-        self.config.collectors = tables;
-    }
-
-    fn spawn_collector(
-        &self,
-        name: &str,
-        table: &CollectorConfig,
-        status: PluginHandle,
-        parts: Prepared,
-        routes: Arc<Routes>,
-    ) -> Running<collector::Command> {
-        let series = SeriesTable::new(self.machine.element().clone(), series_config(table), routes);
-        let series = Arc::new(Mutex::new(series));
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.insert(name.to_owned(), series.clone());
-        let keeper = keeper(&table.plugin, parts, status);
-        let collector =
-            Collector::new(keeper, table.interval, series, self.router.clone(), self.machine.clone());
-        // One run may wait behind the one that runs; a third is skipped and counted.
-        let (commands, inbox) = mpsc::channel(1);
-        Running { commands, task: tokio::spawn(collector.serve(inbox)) }
-    }
-
-    /// None: it cannot be started; the log and `list` say why and what to do.
-    fn prepare(
-        &self,
-        kind: PluginKind,
-        name: &str,
-        table: &PluginConfig,
-        status: &PluginHandle,
-    ) -> Option<Prepared> {
-        self.log.set_plugin_level(name, table.log_level.map(loader::level_filter));
-        status.update(|status| status.memory_limit = table.limits.memory as u64);
-        match self.loader.prepare(kind, name, table) {
-            Ok(prepared) => {
-                let plugin = &prepared.plugin;
-                status.update(|status| {
-                    status.plugin.clone_from(&plugin.manifest.name);
-                    status.version.clone_from(&plugin.manifest.version);
-                    status.origin.clone_from(&prepared.origin);
-                    status.sha256.clone_from(&plugin.sha256);
-                    status.state = "loading".into();
-                });
-                if let Some(unasked) = &prepared.unasked {
-                    warn!(plugin = name, unasked, "the plugin never asks for some of what is granted");
-                }
-                Some(prepared)
-            }
-            Err(faults) => {
-                status.update(|status| status.state = "parked".into());
-                status.set_waits_for(&faults.to_string());
-                error!(plugin = name, "plugin is not started: {}", one_line(&faults));
-                None
-            }
+    fn survey(&self, unsettled: BTreeSet<PathBuf>, is_start: bool) -> Survey {
+        Survey {
+            loader: self.fleet.loader.clone(),
+            source: self.source.clone(),
+            config: self.config.clone(),
+            known: self.fleet.known.clone(),
+            refused: self.fleet.refused(),
+            owners: self.fleet.owners.clone(),
+            unsettled,
+            is_start,
         }
     }
 
     /// Runs until SIGTERM or SIGINT, then delivers what is queued within `agent.grace`.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(mut self) -> anyhow::Result<()> {
         let (commands, mut requests) = mpsc::channel(8);
         let admin = Admin::new(self.status.clone(), commands, self.last_samples());
         let unix = Listener::unix(&self.data.admin_socket())?;
@@ -253,79 +159,177 @@ impl Agent {
             _loopback = Some(AbortOnDrop(tokio::spawn(never(admin.serve(listener)))));
         }
 
-        let scheduler = self.scheduler();
-        let scheduling = AbortOnDrop(tokio::spawn(scheduler.run()));
+        let loader = &self.fleet.loader;
+        let scheduler = Scheduler::new(&loader.info.id, self.router.clone(), loader.clock.clone());
+        let (_, none) = mpsc::unbounded_channel();
+        let orders = std::mem::replace(&mut self.orders, none);
+        let scheduling = AbortOnDrop(tokio::spawn(scheduler.run(orders)));
+        let (collectors, handlers) = self.fleet.counts();
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            collectors = self.collectors.len(),
-            handlers = self.handlers.len(),
+            collectors,
+            handlers,
             data_dir = %self.data.path().display(),
             "kimberlite runs"
         );
 
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let mut upkeep = self.upkeep();
+        let mut watch = Watch::new(&self.config.agent, self.fleet.loader.clock.clone());
+        watch.set(&self.config.agent, self.watched());
+        let mut reload = Reload::default();
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                Some(request) = requests.recv() => self.obey(request),
-                () = upkeep.wait() => upkeep.work(),
+                Some(request) = requests.recv() => self.obey(request, &mut reload, &watch),
+                Some(news) = next(&mut reload.news) => {
+                    if self.take(news, &mut reload) {
+                        watch.set(&self.config.agent, self.watched());
+                        upkeep.set_interval(self.reports());
+                        self.end_reload(&mut reload, &watch);
+                    }
+                }
+                Some(outcome) = self.outcomes.recv() => self.fleet.settle(outcome),
+                () = upkeep.wait() => {
+                    upkeep.work();
+                    self.fleet.bury_orphans();
+                }
+                _ = hangup.recv() => self.reload(&mut reload, &watch, None),
+                () = watch.changed() => self.reload(&mut reload, &watch, None),
             }
         }
         info!(grace = ?self.config.agent.grace, "stopping: delivering what is queued");
+        let deadline = tokio::time::Instant::now() + self.config.agent.grace;
         drop(scheduling);
-        self.drain().await;
+        self.fleet.drain(deadline).await;
+        crate::plugin::drain_stdout(Duration::from_secs(1));
         Ok(())
     }
 
-    fn scheduler(&self) -> Scheduler {
-        let mut scheduler =
-            Scheduler::new(&self.loader.info.id, self.router.clone(), self.loader.clock.clone());
-        for (name, running) in &self.collectors {
-            let Some(table) = self.config.collectors.get(name) else { continue };
-            let scheduled = Scheduled {
-                interval: table.interval,
-                commands: running.commands.clone(),
-                status: self.status.plugin(name, PluginKind::Collector),
-            };
-            scheduler.insert(name.clone(), scheduled);
+    /// Looks at everything anew, or once more when the present look is over.
+    fn reload(&self, reload: &mut Reload, watch: &Watch, reply: Option<Reply>) {
+        if reload.news.is_some() {
+            reload.next.get_or_insert_default().extend(reply);
+            return;
         }
-        scheduler
+        *reload = Reload { replies: reply.into_iter().collect(), ..Reload::default() };
+        let (tell, news) = mpsc::unbounded_channel();
+        reload.news = Some(news);
+        let survey = self.survey(watch.unsettled(), false);
+        // One ordinary thread: what runs must not feel that something is compiled.
+        tokio::task::spawn_blocking(move || {
+            // Nobody listens any more when the agent ends.
+            survey.run(|found| drop(tell.send(found)));
+        });
+    }
+
+    /// True: that was all.
+    fn take(&mut self, news: News, reload: &mut Reload) -> bool {
+        match news {
+            News::Config(config) => {
+                self.status.set_reloaded(Ok(()));
+                self.adopt(*config);
+            }
+            News::Fault(faults) => {
+                let text = faults.to_string();
+                self.status.set_reloaded(Err(&text));
+                error!("the config has a fault and changes nothing: {text}");
+                reload.fault = Some(text);
+            }
+            News::Change(name, change) => self.fleet.apply(&name, change, &mut reload.sums),
+            News::Files { owners, idle } => {
+                self.fleet.owners = owners;
+                self.fleet.set_idle(idle);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn end_reload(&self, reload: &mut Reload, watch: &Watch) {
+        let Reload { replies, sums, fault, next, .. } = std::mem::take(reload);
+        let answer = match fault {
+            None => Ok(format!("reloaded: {sums}")),
+            Some(fault) => Err(format!("the config has a fault and changes nothing:\n{fault}")),
+        };
+        if sums != Sums::default() {
+            info!(%sums, "config and plugins are reloaded");
+        }
+        for reply in replies {
+            // Whoever asked may have gone.
+            drop(reply.send(answer.clone()));
+        }
+        if let Some(replies) = next {
+            self.reload(reload, watch, None);
+            reload.replies = replies;
+        }
+    }
+
+    /// What `[agent]` says holds from now on, as far as that can be.
+    fn adopt(&mut self, config: Config) {
+        let (old, new) = (&self.config.agent, &config.agent);
+        let fixed = fixed_keys(old, new);
+        if !fixed.is_empty() {
+            warn!(keys = fixed.join(", "), "these keys of `[agent]` count from the next start on");
+        }
+        if old != new {
+            self.machine.set_base((*own_element(&config).facts()).clone());
+        }
+        self.fleet.loader.agent = config.agent.clone();
+        self.config = config;
+    }
+
+    /// All that has to be watched.
+    fn watched(&self) -> Paths {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let mut paths = Paths::default();
+        paths.directories.extend(self.config.agent.plugin_dirs.iter().map(absolute));
+        for path in self.source.paths().iter().map(absolute) {
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                paths.files.insert(path);
+            } else {
+                paths.directories.insert(path);
+            }
+        }
+        paths.files.extend(self.source.files().iter().map(absolute));
+        paths.files.extend(reload::named_files(&self.config).iter().map(absolute));
+        paths
+    }
+
+    fn reports(&self) -> Option<Duration> {
+        self.config.agent.self_metrics.then_some(self.config.agent.interval)
     }
 
     fn upkeep(&self) -> Upkeep {
         let own = self.machine.element().clone();
-        let interval = self.config.agent.self_metrics.then_some(self.config.agent.interval);
         Upkeep::new(
-            interval,
+            self.reports(),
             SeriesTable::new(own, SeriesConfig::default(), self.router.routes()),
             self.status.clone(),
             self.router.clone(),
-            self.loader.clock.clone(),
+            self.fleet.loader.clock.clone(),
             self.log.clone(),
         )
     }
 
     fn last_samples(&self) -> LastSamples {
         let tables = self.tables.clone();
-        Arc::new(move |most| {
-            let tables: Vec<_> =
-                tables.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-            let mut samples: Vec<Sample> = Vec::new();
-            for table in tables {
-                let table = table.lock().unwrap_or_else(PoisonError::into_inner);
-                samples.extend(table.latest().take(most.saturating_sub(samples.len())));
-            }
-            samples
-        })
+        Arc::new(move |most| Fleet::last_samples(&tables, most))
     }
 
     /// Passes an order on. A plugin may be busy until its deadline, and the agent waits for nobody.
-    fn obey(&self, AdminRequest { command, reply }: AdminRequest) {
+    fn obey(&mut self, request: AdminRequest, reload: &mut Reload, watch: &Watch) {
+        let AdminRequest { command, reply } = request;
         match command {
-            AdminCommand::Release(name) => match (self.collectors.get(&name), self.handlers.get(&name)) {
+            AdminCommand::Reload => self.reload(reload, watch, Some(reply)),
+            AdminCommand::Release(name) if self.fleet.approve(&name) => {
+                self.reload(reload, watch, None);
+                drop(reply.send(Ok(format!("the new version of `{name}` is let in"))));
+            }
+            AdminCommand::Release(name) => match (self.fleet.collector(&name), self.fleet.handler(&name)) {
                 (Some(collector), _) => {
                     let done = format!("collector `{name}` may run at its next slot");
                     forward(collector, collector::Command::Release, reply, done);
@@ -335,12 +339,12 @@ impl Agent {
                 }
                 (None, None) => refuse(reply, self.unknown(&name)),
             },
-            AdminCommand::Resume(name) => match self.handlers.get(&name) {
+            AdminCommand::Resume(name) => match self.fleet.handler(&name) {
                 Some(handler) => {
                     let done = format!("handler `{name}` delivers again");
                     forward(handler, delivery::Command::Resume, reply, done);
                 }
-                None if self.collectors.contains_key(&name) => refuse(
+                None if self.fleet.collector(&name).is_some() => refuse(
                     reply,
                     format!(
                         "`{name}` is a collector, and only handlers are halted; \
@@ -349,7 +353,7 @@ impl Agent {
                 ),
                 None => refuse(reply, self.unknown(&name)),
             },
-            AdminCommand::Retry(name, number) => match self.handlers.get(&name) {
+            AdminCommand::Retry(name, number) => match self.fleet.handler(&name) {
                 Some(handler) => {
                     let done = format!("{name}/{number} goes back to its handler");
                     forward(handler, delivery::Command::Retry(number), reply, done);
@@ -360,45 +364,15 @@ impl Agent {
     }
 
     fn unknown(&self, name: &str) -> String {
-        let names: Vec<&str> =
-            self.collectors.keys().chain(self.handlers.keys()).map(String::as_str).collect();
-        format!("no plugin `{name}` runs; these do: {}", names.join(", "))
-    }
-
-    /// Collectors end their runs, then handlers empty their queues; whatever is left when the
-    /// grace is over is counted.
-    async fn drain(self) {
-        let deadline = tokio::time::Instant::now() + self.config.agent.grace;
-        let Self { collectors, handlers, parked, router, status, .. } = self;
-        // Without their senders they end behind their present run.
-        let tasks = collectors.into_values().map(|running| running.task).collect();
-        wait(tasks, deadline).await;
-        router.slot_end();
-        let mut tasks: Vec<_> = parked.into_iter().map(|running| running.task).collect();
-        for running in handlers.into_values() {
-            // Its inbox is full only while it is busy; then it looks when it is done.
-            drop(tokio::time::timeout_at(deadline, running.commands.send(delivery::Command::Drain)).await);
-            tasks.push(running.task);
-        }
-        wait(tasks, deadline).await;
-        for plugin in status.snapshot().plugins {
-            if plugin.queue_bytes > 0 {
-                warn!(
-                    plugin = plugin.name,
-                    bytes = plugin.queue_bytes,
-                    "samples were not delivered and are lost"
-                );
-            }
-        }
-        crate::plugin::drain_stdout(Duration::from_secs(1));
+        format!("no plugin `{name}` runs; these do: {}", self.fleet.names().join(", "))
     }
 }
 
 type Reply = oneshot::Sender<Result<String, String>>;
 
 /// Tells a plugin's task, and then whoever asked.
-fn forward<C: Send + 'static>(running: &Running<C>, command: C, reply: Reply, done: String) {
-    let commands = running.commands.clone();
+fn forward<C: Send + 'static>(commands: &mpsc::Sender<C>, command: C, reply: Reply, done: String) {
+    let commands = commands.clone();
     tokio::spawn(async move {
         let sent = commands.send(command).await;
         // Whoever asked may have gone.
@@ -410,13 +384,27 @@ fn refuse(reply: Reply, why: String) {
     drop(reply.send(Err(why)));
 }
 
-/// Waits for tasks; those that are not over by then are ended.
-async fn wait(tasks: Vec<JoinHandle<()>>, deadline: tokio::time::Instant) {
-    for mut task in tasks {
-        if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
-            task.abort();
-        }
+/// Of a survey that goes on; nothing ever, where none does.
+async fn next(news: &mut Option<mpsc::UnboundedReceiver<News>>) -> Option<News> {
+    match news {
+        Some(news) => news.recv().await,
+        None => std::future::pending().await,
     }
+}
+
+/// What was changed and cannot be changed while the agent runs.
+fn fixed_keys(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
+    let keys = [
+        ("name", old.name != new.name),
+        ("data_dir", old.data_dir != new.data_dir),
+        ("proc", old.proc != new.proc),
+        ("sys", old.sys != new.sys),
+        ("root", old.root != new.root),
+        ("proxy", old.proxy != new.proxy),
+        ("listen", old.listen != new.listen),
+        ("epoch_tick", old.epoch_tick != new.epoch_tick),
+    ];
+    keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
 }
 
 /// The element of this machine: the operator's word, then what the system says.
@@ -438,56 +426,6 @@ pub fn own_element(config: &Config) -> Arc<Element> {
         ..Facts::default()
     };
     Arc::new(Element::new(name, facts))
-}
-
-/// What the operator says about a collector's series.
-pub fn series_config(table: &CollectorConfig) -> SeriesConfig {
-    let limits = &table.plugin.limits;
-    SeriesConfig {
-        limits: SeriesLimits {
-            samples: limits.samples,
-            series: limits.series,
-            elements: limits.elements,
-            text: limits.string,
-            ..SeriesLimits::default()
-        },
-        counters: table.counters.map(|counters| match counters {
-            Counters::Rate => Publish::Rate,
-            Counters::Total => Publish::Total,
-        }),
-        tags: table.tags.clone(),
-        filter: Filter::new(&table.plugin.metrics, &table.plugin.except),
-    }
-}
-
-/// How batches for this handler are formed.
-pub fn batch_form(table: &HandlerConfig, manifest: &Manifest) -> BatchForm {
-    let rule = table.batch.over(&manifest.batch);
-    BatchForm {
-        by_element: rule.by == BatchBy::Element,
-        samples: rule.samples,
-        bytes: usize::try_from(rule.bytes).unwrap_or(usize::MAX),
-    }
-}
-
-/// How long this handler is left alone after a failure.
-pub fn retry_config(table: &HandlerConfig) -> RetryConfig {
-    let crate::config::RetryConfig { first, longest, jitter } = table.retry;
-    RetryConfig { backoff: Backoff { first, longest, jitter }, ..RetryConfig::default() }
-}
-
-/// A plugin and its supervisor, as its table says.
-pub fn keeper(table: &PluginConfig, parts: Prepared, status: PluginHandle) -> Keeper {
-    let rules =
-        Rules { failures: table.limits.failures, quarantine: table.limits.quarantine, ..Rules::default() };
-    Keeper::new(parts.plugin, parts.context, parts.settings, status, Supervisor::new(rules))
-}
-
-/// The log has one line per event.
-fn one_line(faults: &Faults) -> String {
-    let text = faults.to_string();
-    let words: Vec<&str> = text.split_whitespace().filter(|word| *word != "error:").collect();
-    words.join(" ")
 }
 
 async fn never(work: impl Future<Output = std::convert::Infallible>) {

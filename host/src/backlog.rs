@@ -106,6 +106,17 @@ impl Backlog {
         }
     }
 
+    /// Other bounds; what is beyond them goes. `wait` as in [`Backlog::new`].
+    pub fn set_config(&mut self, config: QueueConfig, wait: Duration) {
+        self.queue.set_limit(usize::try_from(config.memory).unwrap_or(usize::MAX));
+        self.is_off = self.dir.as_os_str().is_empty() || config.disk == 0;
+        let (disk, age, fsync) = (config.disk, config.age, config.fsync);
+        if let Some(spool) = self.spool.as_mut().filter(|_| disk > 0) {
+            spool.set_config(SpoolConfig { disk, age, fsync });
+        }
+        (self.config, self.wait) = (config, millis(wait));
+    }
+
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }

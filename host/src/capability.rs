@@ -113,7 +113,7 @@ impl Capability {
     }
 
     /// "read `/proc/stat`, `/proc/uptime`", "keep state".
-    fn phrase(self, targets: &[Target]) -> String {
+    pub fn phrase(self, targets: &[Target]) -> String {
         let named: Vec<String> =
             targets.iter().filter(|t| **t != Target::Whole).map(|t| format!("`{t}`")).collect();
         if named.is_empty() {

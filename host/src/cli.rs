@@ -19,7 +19,7 @@ mod send;
 mod table;
 mod validate;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::admin::{BindError, Client, ClientError};
 use crate::agent::Agent;
 use crate::clock::RealClock;
-use crate::config::{Config, Faults};
+use crate::config::{Config, ConfigSource, Faults};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::secrets::Secrets;
 use crate::telemetry;
@@ -96,7 +96,9 @@ enum Verb {
     Send(send::Send),
     /// Writes a manifest into a component.
     Embed(embed::Embed),
-    /// Lets a quarantined plugin of the running agent run again.
+    /// Has the running agent look at its config and its plugins anew, and says what came of it.
+    Reload,
+    /// Lets a quarantined plugin of the running agent run again, or a new version that asks for more.
     Release(Named),
     /// Lets a halted handler of the running agent deliver again.
     Resume(Named),
@@ -187,6 +189,7 @@ pub fn main() -> ExitCode {
         Verb::Collect(collect) => collect.run(&session),
         Verb::Send(send) => send.run(&session),
         Verb::Embed(embed) => embed.run(),
+        Verb::Reload => tell(&session, Client::reload),
         Verb::Release(Named { name }) => tell(&session, |agent| agent.release(&name)),
         Verb::Resume(Named { name }) => tell(&session, |agent| agent.resume(&name)),
         Verb::Deadletters(letters) => letters.run(&session),
@@ -208,13 +211,14 @@ pub fn main() -> ExitCode {
 
 /// The agent, until it is told to stop.
 fn run(session: &Session) -> Result<(), Ended> {
-    let config = session.config()?;
+    let config = session.source().load_trusted()?;
     // What an agent and its plugins write is nobody else's: state, archives, compiled code.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let data = DataDir::open(&data_dir(&config)?)?;
     runtime()?.block_on(async {
         let clock = Arc::new(RealClock::new());
-        let agent = Agent::start(config, data, session.secrets.clone(), session.log.clone(), clock)
+        let (secrets, log) = (session.secrets.clone(), session.log.clone());
+        let agent = Agent::start(config, session.source(), data, secrets, log, clock)
             .map_err(|error| Ended::Software(format!("{error:#}")))?;
         agent.run().await.map_err(|error| match error.downcast_ref::<BindError>() {
             Some(bind) => Ended::Io(bind.to_string()),
@@ -224,7 +228,7 @@ fn run(session: &Session) -> Result<(), Ended> {
 }
 
 fn tell(session: &Session, order: impl FnOnce(&Client) -> Result<String, ClientError>) -> Result<(), Ended> {
-    let client = Client::connect(&data_dir(&session.config()?)?)?;
+    let client = Client::connect(&session.agent_dir()?)?;
     print(&format!("{}\n", order(&client)?));
     Ok(())
 }
@@ -237,22 +241,22 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
 }
 
 impl Session {
-    /// The config as the flags, the environment and the machine say.
-    pub(crate) fn config(&self) -> Result<Config, Faults> {
-        let env = |name: &str| std::env::var(name).ok();
-        let main = self.config_files();
-        if main.is_empty() {
-            return Config::embedded(&env);
-        }
-        Config::load(&main, self.global.config_dir.as_deref(), &env)
+    /// Where flags and environment say that the config is.
+    pub(crate) fn source(&self) -> ConfigSource {
+        ConfigSource { main: self.global.config.clone(), directory: self.global.config_dir.clone() }
     }
 
-    fn config_files(&self) -> Vec<PathBuf> {
-        const SYSTEM: &str = "/etc/kimberlite/kimberlite.toml";
-        if !self.global.config.is_empty() {
-            return self.global.config.clone();
+    /// The config as the flags, the environment and the machine say.
+    pub(crate) fn config(&self) -> Result<Config, Faults> {
+        self.source().load()
+    }
+
+    /// Where the running agent is asked: its config may have a fault by now, and it runs all the same.
+    pub(crate) fn agent_dir(&self) -> Result<PathBuf, Ended> {
+        match self.config() {
+            Ok(config) => data_dir(&config),
+            Err(faults) => self.source().named_data_dir().ok_or_else(|| faults.into()),
         }
-        if Path::new(SYSTEM).exists() { vec![PathBuf::from(SYSTEM)] } else { Vec::new() }
     }
 
     pub(crate) fn is_json(&self) -> bool {

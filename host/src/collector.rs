@@ -12,11 +12,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::WallWatch;
 use crate::collected::Collected;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Successor};
 use crate::machine::Machine;
 use crate::plugin::{CollectError, Failure, Tick, TickReason};
 use crate::reason::ReasonCode;
@@ -28,12 +28,15 @@ use crate::series::SeriesTable;
 /// A collector that took longer than this in its last run does not hold up the flush of its slot.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// What the agent tells a collector.
+/// What the agent tells a collector, besides when to run.
 #[derive(Debug)]
 pub enum Command {
-    Run(Run),
     /// Ends a quarantine.
     Release,
+    /// Goes on with another program, or on other terms.
+    Replace(Box<Successor>, oneshot::Sender<Result<(), Failure>>),
+    /// How often it runs from now on.
+    Interval(Duration),
 }
 
 /// One run.
@@ -86,18 +89,38 @@ impl Collector {
         }
     }
 
-    /// Runs until all senders are gone.
-    pub async fn serve(mut self, mut commands: mpsc::Receiver<Command>) {
-        while let Some(command) = commands.recv().await {
-            match command {
-                Command::Run(run) => self.run(run).await,
-                Command::Release => {
-                    self.keeper.supervisor.release();
-                    self.report();
-                }
+    /// Runs until the senders of `runs` are gone. A command comes before the next run.
+    pub async fn serve(mut self, mut runs: mpsc::Receiver<Run>, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(command) = commands.recv() => self.obey(command).await,
+                run = runs.recv() => match run {
+                    Some(run) => self.run(run).await,
+                    None => break,
+                },
             }
         }
         self.keeper.stop();
+        self.report();
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Release => {
+                self.keeper.supervisor.release();
+            }
+            Command::Interval(interval) => self.interval = interval,
+            Command::Replace(successor, reply) => {
+                let replaced = self.keeper.replace(*successor).await;
+                if replaced.is_ok() {
+                    lock(&self.series).new_instance();
+                    self.absent = None;
+                }
+                // Whoever asked may have gone.
+                drop(reply.send(replaced));
+            }
+        }
         self.report();
     }
 

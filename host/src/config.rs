@@ -20,13 +20,14 @@ pub mod manifest;
 mod plugin;
 mod reader;
 pub mod settings;
+mod source;
 mod tree;
 
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
-pub use agent::{AgentConfig, LogLevel};
+pub use agent::{AgentConfig, LogLevel, Watch};
 pub use collector::{CollectorConfig, Counters};
 pub use expand::Env;
 pub use fault::{Fault, Faults, Place};
@@ -34,6 +35,7 @@ pub use handler::{BatchConfig, HandlerConfig, Order, QueueConfig, RetryConfig};
 pub use limits::Limits;
 pub use plugin::{PluginConfig, PluginSource, TlsConfig};
 use reader::Reader;
+pub use source::ConfigSource;
 use tree::{Node, Value};
 
 /// What runs where there is no config.
@@ -170,7 +172,7 @@ fn unreadable(file: &Path, error: &std::io::Error) -> Fault {
 }
 
 /// What is wrong with a plugin's name, if anything. It becomes a part of file names and lines.
-fn name_fault(name: &str) -> Option<String> {
+pub(crate) fn name_fault(name: &str) -> Option<String> {
     let wrong = if name.is_empty() {
         "is empty"
     } else if name.len() > 128 {

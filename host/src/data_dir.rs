@@ -103,6 +103,10 @@ impl DataDir {
     }
 
     /// What waits for a handler. Made when something does.
+    pub fn spools(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
     pub fn spool(&self, handler: &str) -> PathBuf {
         self.path.join("spool").join(handler)
     }

@@ -17,15 +17,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::parked::Parked;
 use crate::backlog::{Backlog, Taken};
 use crate::clock::Clock;
+use crate::config::QueueConfig;
 use crate::dead_letters::DeadLetters;
-use crate::delivery_policy::{Answer, DeadLetter, Delivered, DeliveryPolicy, Kill, Next, Outcome, Verdict};
+use crate::delivery_policy::{
+    Answer, DeadLetter, Delivered, DeliveryPolicy, Kill, Next, Outcome, RetryConfig, Verdict,
+};
 use crate::halt::{HaltFile, SettingsSource};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Successor};
 use crate::outgoing::{BatchForm, Outgoing};
 use crate::plugin::Failure;
 use crate::queue::Queue;
@@ -48,8 +51,27 @@ pub enum Command {
     Resume,
     /// Takes up a dead letter again.
     Retry(u64),
+    /// Goes on with another program, or on other terms.
+    Replace(Box<Successor>, Box<Terms>, oneshot::Sender<Result<(), Failure>>),
+    /// The same program; other bounds, waits or batches.
+    Configure(Box<Terms>),
     /// Deliver what there is, then end; whoever asks waits for the task.
     Drain,
+    /// End behind the present call; what waits goes to disk.
+    End,
+}
+
+/// What a handler's table says about delivery.
+#[derive(Debug)]
+pub struct Terms {
+    pub form: BatchForm,
+    pub retry: RetryConfig,
+    pub queue: QueueConfig,
+    /// How long a batch that is not full waits for more.
+    pub wait: Duration,
+    pub halt: HaltFile,
+    pub settings: SettingsSource,
+    pub letters: DeadLetters,
 }
 
 /// A handler between two batches.
@@ -60,6 +82,7 @@ pub struct Delivery {
     form: BatchForm,
     policy: DeliveryPolicy,
     drains: bool,
+    ends: bool,
     halt: HaltFile,
     /// The settings as they are now: a file that one names may have changed.
     settings: Option<SettingsSource>,
@@ -92,6 +115,7 @@ impl Delivery {
             form,
             policy,
             drains: false,
+            ends: false,
             halt,
             settings: None,
             letters: None,
@@ -129,8 +153,11 @@ impl Delivery {
         self.report();
         loop {
             let step = self.step().await;
-            if !self.heard.is_empty() {
-                std::mem::take(&mut self.heard).into_iter().for_each(|command| self.obey(command));
+            if self.ends {
+                break;
+            }
+            if let Some(command) = self.heard.pop_front() {
+                self.obey(command).await;
                 continue;
             }
             self.spill_if_due(matches!(step, Step::Wait(_)) && self.drains).await;
@@ -157,7 +184,7 @@ impl Delivery {
                 () = rest(&clock, until) => None,
             };
             match command {
-                Some(command) => self.obey(command),
+                Some(command) => self.obey(command).await,
                 None => self.look_at_settings(),
             }
         }
@@ -182,8 +209,18 @@ impl Delivery {
         sums
     }
 
-    fn obey(&mut self, command: Command) {
+    async fn obey(&mut self, command: Command) {
         match command {
+            Command::End => self.ends = true,
+            Command::Configure(terms) => self.agree(*terms),
+            Command::Replace(successor, terms, reply) => {
+                let replaced = self.keeper.replace(*successor).await;
+                if replaced.is_ok() {
+                    self.agree(*terms);
+                }
+                // Whoever asked may have gone.
+                drop(reply.send(replaced));
+            }
             Command::Drain => {
                 self.drains = true;
                 self.backlog.hurry();
@@ -195,6 +232,16 @@ impl Delivery {
             Command::Resume => self.resume(),
             Command::Retry(number) => self.retry(number),
         }
+    }
+
+    /// Whatever held it back belongs to what it was before.
+    fn agree(&mut self, terms: Terms) {
+        let Terms { form, retry, queue, wait, halt, settings, letters } = terms;
+        self.form = form;
+        self.policy.set_config(retry);
+        self.backlog.set_config(queue, wait);
+        self.resume();
+        (self.halt, self.settings, self.letters) = (halt, Some(settings), Some(letters));
     }
 
     async fn end(&mut self) {

@@ -3,14 +3,14 @@
 //!
 //! Uses: `plugin`, `supervisor`, `status`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::settings::Setting;
 use crate::plugin::{Context, Failure, Instance, Plugin};
 use crate::reason::ReasonCode;
 use crate::status::PluginHandle;
-use crate::supervisor::{Recycle, Supervisor};
+use crate::supervisor::{Recycle, Rules, Supervisor};
 
 /// A plugin and, most of the time, an instance of it. Owned by one task.
 #[derive(Debug)]
@@ -23,6 +23,15 @@ pub struct Keeper {
     instance: Option<Instance>,
     /// CPU time of the instances before this one.
     past_cpu: Duration,
+}
+
+/// What a plugin goes on with.
+#[derive(Debug)]
+pub struct Successor {
+    pub plugin: Plugin,
+    pub context: Arc<Context>,
+    pub settings: Vec<Setting>,
+    pub rules: Rules,
 }
 
 impl Keeper {
@@ -46,6 +55,25 @@ impl Keeper {
             self.supervisor.replace();
         }
         changed
+    }
+
+    /// Goes on with another program, or the same one on other terms: what outlasts instances stays,
+    /// what held the old one back is over. If the new one does not start, the old one goes on as if
+    /// nothing had been.
+    pub async fn replace(&mut self, next: Successor) -> Result<(), Failure> {
+        let started = next.plugin.start(next.context.clone(), &next.settings).await;
+        let instance = started.map_err(|error| error.into_failure())?;
+        self.end_instance();
+        lock(&next.context.state).set_limit(next.context.limits.state);
+        lock(&next.context.views).take_over(&mut lock(&self.context.views));
+        let Successor { plugin, context, settings, rules } = next;
+        self.status.update(|status| status.memory_limit = context.limits.memory as u64);
+        (self.plugin, self.context, self.settings) = (plugin, context, settings);
+        self.supervisor.replace();
+        self.supervisor.set_rules(rules);
+        self.supervisor.started();
+        self.instance = Some(instance);
+        Ok(())
     }
 
     /// The running instance; none: there is none, and [`Keeper::start`] may get one.
@@ -154,4 +182,9 @@ impl Keeper {
             status.durable_bytes = (durable + self.context.durable_bytes()) as u64;
         });
     }
+}
+
+/// A panic elsewhere must not end this plugin, too; both tables are whole between calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

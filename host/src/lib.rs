@@ -25,7 +25,9 @@ pub mod router;
 pub mod routes;
 pub mod schedule;
 pub mod series;
+pub mod settling;
 pub mod supervisor;
+pub mod upgrade;
 
 // What they stand on.
 pub mod clock;
@@ -41,6 +43,7 @@ pub mod state;
 pub mod status;
 pub mod telemetry;
 pub mod tls;
+pub mod trust;
 
 // The only corner that knows wasmtime.
 pub mod plugin;
@@ -52,10 +55,17 @@ pub mod delivery;
 pub mod keeper;
 pub mod scheduler;
 pub mod upkeep;
+pub mod watch;
 
 // From a configuration to a running agent.
 pub mod admin;
 pub mod agent;
 pub mod bundled;
+pub mod catalog;
 pub mod cli;
+pub mod component_file;
+pub mod fleet;
 pub mod loader;
+pub mod orphans;
+pub mod paste;
+pub mod reload;

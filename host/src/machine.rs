@@ -20,18 +20,27 @@ const MOST: usize = 64;
 #[derive(Debug)]
 pub struct Machine {
     element: Arc<Element>,
-    base: Facts,
+    base: Mutex<Facts>,
     additions: Mutex<BTreeMap<String, (Millis, Additions)>>,
 }
 
 impl Machine {
     /// `id` names it for receivers; `base` is what holds without any collector.
     pub fn new(id: &str, base: Facts) -> Self {
-        Self { element: Arc::new(Element::new(id, base.clone())), base, additions: Mutex::default() }
+        let element = Arc::new(Element::new(id, base.clone()));
+        Self { element, base: Mutex::new(base), additions: Mutex::default() }
     }
 
     pub fn element(&self) -> &Arc<Element> {
         &self.element
+    }
+
+    /// What holds without any collector, from now on.
+    pub fn set_base(&self, base: Facts) {
+        let (Ok(all), Ok(mut own)) = (self.additions.lock(), self.base.lock()) else { return };
+        *own = base;
+        drop(own);
+        self.tell(&all);
     }
 
     /// What a collector says now replaces what it said before.
@@ -46,15 +55,20 @@ impl Machine {
         let changed = all.len() != expired
             || before.as_ref().map(|(_, said)| said) != all.get(collector).map(|(_, said)| said);
         if changed {
-            self.element.set_facts(merged(&self.base, all.values().map(|(_, said)| said)));
+            self.tell(&all);
         }
+    }
+
+    fn tell(&self, all: &BTreeMap<String, (Millis, Additions)>) {
+        let Ok(base) = self.base.lock() else { return };
+        self.element.set_facts(merged(&base, all.values().map(|(_, said)| said)));
     }
 
     /// The collector is gone, and so is what it added.
     pub fn forget(&self, collector: &str) {
         let Ok(mut all) = self.additions.lock() else { return };
         if all.remove(collector).is_some() {
-            self.element.set_facts(merged(&self.base, all.values().map(|(_, said)| said)));
+            self.tell(&all);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::collector::{Command, Run};
+use crate::collector::Run;
 use crate::router::Router;
 use crate::schedule::Schedule;
 use crate::status::PluginHandle;
@@ -30,8 +30,19 @@ impl Drop for SlotEnd {
 #[derive(Debug)]
 pub struct Scheduled {
     pub interval: Duration,
-    pub commands: mpsc::Sender<Command>,
+    pub runs: mpsc::Sender<Run>,
     pub status: PluginHandle,
+}
+
+/// What the scheduler is told.
+#[derive(Debug)]
+pub enum Order {
+    /// A collector that is to run.
+    Insert(String, Scheduled),
+    /// One that runs at another interval from now on.
+    Reschedule(String, Duration),
+    /// One that has ended its last run.
+    Remove(String),
 }
 
 /// Owns all collectors' channels: when it goes, they end.
@@ -48,19 +59,46 @@ impl Scheduler {
         Self { schedule: Schedule::new(agent_id), collectors: BTreeMap::new(), router, clock }
     }
 
-    pub fn insert(&mut self, name: String, collector: Scheduled) {
+    fn insert(&mut self, name: String, collector: Scheduled) {
         self.schedule.insert(name.clone(), collector.interval, self.clock.wall_ms());
         self.collectors.insert(name, collector);
     }
 
-    /// Runs until it is dropped.
-    pub async fn run(mut self) {
+    /// Runs until it is dropped; does what it is told meanwhile.
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         loop {
             let wait = self.schedule.wait(self.clock.wall_ms());
             if !wait.is_zero() {
-                self.clock.sleep(wait).await;
+                tokio::select! {
+                    biased;
+                    Some(order) = orders.recv() => {
+                        self.obey(order);
+                        // All that came together starts together.
+                        while let Ok(order) = orders.try_recv() {
+                            self.obey(order);
+                        }
+                        continue;
+                    }
+                    () = self.clock.sleep(wait) => {}
+                }
             }
             self.start_due();
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Insert(name, collector) => self.insert(name, collector),
+            Order::Reschedule(name, interval) => {
+                if let Some(collector) = self.collectors.get_mut(&name) {
+                    collector.interval = interval;
+                    self.schedule.insert(name, interval, self.clock.wall_ms());
+                }
+            }
+            Order::Remove(name) => {
+                self.schedule.remove(&name);
+                self.collectors.remove(&name);
+            }
         }
     }
 
@@ -75,7 +113,7 @@ impl Scheduler {
             slot_end = Some((due.due, end.clone()));
             // Readings of the machine are shared by what is due at one instant.
             let run = Run { due: due.due, slot: due.due, skipped: due.skipped, slot_end: end };
-            if collector.commands.try_send(Command::Run(run)).is_err() {
+            if collector.runs.try_send(run).is_err() {
                 self.schedule.busy(&due);
                 collector.status.update(|status| status.skipped += 1);
             }

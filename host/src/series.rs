@@ -153,6 +153,13 @@ impl SeriesTable {
         self.routes = routes;
     }
 
+    /// Other handlers are there.
+    pub fn reroute(&mut self, routes: Arc<Routes>) {
+        if !Arc::ptr_eq(&routes, &self.routes) {
+            self.reconfigure(self.config.clone(), routes);
+        }
+    }
+
     /// Takes over one run that ended well. What cannot be used is dropped and counted; only a
     /// flood refuses all of it.
     pub fn apply(&mut self, due: Millis, collected: Collected) -> Result<Applied, Flood> {

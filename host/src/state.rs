@@ -38,6 +38,16 @@ impl StateStore {
         Ok(Self { entries, limit, file: Some(file), ..Self::default() })
     }
 
+    /// Whether both are kept in the same file.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.file.is_some() && self.file == other.file
+    }
+
+    /// Changes how much it may hold; what it holds already stays.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         match self.pending.get(key) {
             Some(written) => written.as_deref(),

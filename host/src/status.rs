@@ -23,7 +23,7 @@ use crate::sample::Millis;
 use crate::secrets::Secrets;
 
 pub use plugin::{
-    BUCKETS, Counts, Delivery, Failure, Histogram, Lateness, PluginKind, PluginStatus, Retrying,
+    BUCKETS, Counts, Delivery, Failure, Histogram, Lateness, PluginKind, PluginStatus, Refused, Retrying,
 };
 
 /// No text that is kept is longer, in bytes.
@@ -78,16 +78,30 @@ impl PluginHandle {
         self.update(|status| status.delivery().halted = why);
     }
 
+    /// What is on disk is not what runs; none: it is. True: that is news.
+    pub fn set_refused(&self, refused: Option<Refused>) -> bool {
+        let refused = refused.map(|refused| Refused { reason: self.clean(&refused.reason), ..refused });
+        self.update(|status| {
+            let is_news = status.refused != refused;
+            status.refused = refused;
+            is_news
+        })
+    }
+
     /// An attempt came to nothing.
     pub fn set_retrying(&self, attempts: u32, next: Millis, reason: &str) {
         let reason = self.clean(reason);
         self.update(|status| status.delivery().retrying = Some(Retrying { attempts, next, reason }));
     }
 
-    /// The lines of config that it lacks.
-    pub fn set_waits_for(&self, lines: &str) {
+    /// The lines of config that it lacks; empty: nothing is missing. True: that is news.
+    pub fn set_waits_for(&self, lines: &str) -> bool {
         let lines = self.clean(lines);
-        self.update(|status| status.waits_for = lines);
+        self.update(|status| {
+            let is_news = status.waits_for != lines;
+            status.waits_for = lines;
+            is_news
+        })
     }
 
     fn clean(&self, text: &str) -> String {

@@ -250,6 +250,11 @@ impl Supervisor {
         self.begin_anew();
     }
 
+    /// How it judges from now on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// A grant is missing.
     pub fn park(&mut self, reason: impl Into<String>) {
         if self.state != State::Stopped {

@@ -58,6 +58,14 @@ impl Upkeep {
         self.clock.sleep_until(self.next).await;
     }
 
+    /// Reports as often as that from now on; none: not at all.
+    pub fn set_interval(&mut self, interval: Option<Duration>) {
+        if interval != self.interval {
+            self.interval = interval;
+            self.next = self.clock.monotonic() + interval.unwrap_or(SELDOM);
+        }
+    }
+
     pub fn work(&mut self) {
         let now = self.clock.monotonic();
         self.next = now + self.interval.unwrap_or(SELDOM);
@@ -71,6 +79,7 @@ impl Upkeep {
             0 => {}
             jumped => self.series.clock_jumped(jumped),
         }
+        self.series.reroute(self.router.routes());
         let now = self.clock.wall_ms();
         // These samples name their series each time, so nobody has to hear of handles.
         self.series.expire(now, interval);

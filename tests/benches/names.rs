@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use kimberlite::agent;
 use kimberlite::clock::{Clock, VirtualClock};
 use kimberlite::collector::Collector;
 use kimberlite::config::manifest::PluginKind;
@@ -18,6 +17,7 @@ use kimberlite::series::{SeriesConfig, SeriesTable};
 use kimberlite::status::PluginHandle;
 use kimberlite::telemetry::{self, Format};
 use kimberlite::upkeep::Upkeep;
+use kimberlite::{agent, fleet};
 use tokio::sync::mpsc;
 
 use crate::parts::{Parts, runtime};
@@ -121,7 +121,7 @@ impl Whole {
         });
 
         let table = &parts.config.collectors["names"];
-        let series = SeriesTable::new(machine.element().clone(), agent::series_config(table), routes);
+        let series = SeriesTable::new(machine.element().clone(), fleet::series_config(table), routes);
         let series = Arc::new(Mutex::new(series));
         let (commands, inbox) = mpsc::channel(1);
         let task = Collector::new(parts.keeper("names"), table.interval, series, router.clone(), machine);

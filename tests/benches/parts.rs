@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kimberlite::agent;
 use kimberlite::backlog::Backlog;
 use kimberlite::clock::Clock;
 use kimberlite::config::Config;
@@ -18,6 +17,7 @@ use kimberlite::queue::Queue;
 use kimberlite::sample::Element;
 use kimberlite::secrets::Secrets;
 use kimberlite::status::{AgentStatus, PluginHandle};
+use kimberlite::{agent, fleet};
 use kimberlite_tests::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -50,6 +50,7 @@ impl Parts {
             secrets,
             clock,
             state_dir: None,
+            checks_owner: false,
         };
         Self { config, loader, status, own }
     }
@@ -67,9 +68,9 @@ impl Parts {
             .loader
             .prepare(PluginKind::Handler, name, &table.plugin)
             .unwrap_or_else(|faults| panic!("{faults}"));
-        let form = agent::batch_form(table, &prepared.plugin.manifest);
-        let keeper = agent::keeper(&table.plugin, prepared, self.handle(name, PluginKind::Handler));
-        let policy = DeliveryPolicy::new(agent::retry_config(table));
+        let form = fleet::batch_form(table, &prepared.plugin.manifest);
+        let keeper = fleet::keeper(&table.plugin, prepared, self.handle(name, PluginKind::Handler));
+        let policy = DeliveryPolicy::new(fleet::retry_config(table));
         let clock = self.loader.clock.clone();
         let backlog = Backlog::new(queue.clone(), table.queue.clone(), Duration::ZERO, None, clock);
         Delivery::new(keeper, backlog, form, policy)
@@ -82,7 +83,7 @@ impl Parts {
     /// What keeps a collector alive; nothing is started yet.
     pub(crate) fn keeper(&self, name: &str) -> Keeper {
         let table = &self.config.collectors[name].plugin;
-        agent::keeper(table, self.collector(name), self.handle(name, PluginKind::Collector))
+        fleet::keeper(table, self.collector(name), self.handle(name, PluginKind::Collector))
     }
 }
 

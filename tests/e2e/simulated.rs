@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kimberlite::agent::Agent;
 use kimberlite::clock::{Clock, VirtualClock};
-use kimberlite::config::Config;
+use kimberlite::config::ConfigSource;
 use kimberlite::data_dir::DataDir;
 use kimberlite::secrets::Secrets;
 use kimberlite::status::{AgentStatus, PluginStatus};
@@ -44,7 +44,8 @@ impl Simulation {
             "[agent]\nname = \"web-1\"\ndata_dir = {data:?}\nplugin_dirs = []\nself_metrics = false\n\n{config}"
         );
         let file = PathBuf::from(dir.write("kimberlite.toml", text));
-        let config = Config::load(&[file], None, &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+        let source = ConfigSource { main: vec![file], directory: None };
+        let config = source.load().unwrap_or_else(|faults| panic!("{faults}"));
         lend_code_cache(&dir.join("data/cache"));
         let data = DataDir::open(Path::new(&data)).unwrap();
         let clock = VirtualClock::new(START);
@@ -52,7 +53,7 @@ impl Simulation {
         let status = runtime.block_on(async {
             let secrets = Secrets::default();
             let log = telemetry::init(Format::Text, -3, secrets.clone());
-            let agent = Agent::start(config, data, secrets, log, Arc::new(clock.clone())).unwrap();
+            let agent = Agent::start(config, source, data, secrets, log, Arc::new(clock.clone())).unwrap();
             let status = agent.status();
             tokio::spawn(agent.run());
             status

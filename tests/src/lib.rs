@@ -19,6 +19,7 @@ mod dir;
 mod http_sink;
 mod line_sink;
 mod port;
+mod signing;
 mod verb;
 
 use std::thread;
@@ -32,6 +33,7 @@ pub use dir::TempDir;
 pub use http_sink::{HttpSink, Reply, Request};
 pub use line_sink::{LineSink, Manner};
 pub use port::ClosedPort;
+pub use signing::Minisign;
 pub use verb::{Output, verb, verb_with_input};
 
 /// Longer than anything takes on a busy machine, compiling 18 MB of Python too.

@@ -50,6 +50,11 @@ impl Client {
         serde_json::from_str(&body).map_err(|error| self.fault(error.into()))
     }
 
+    /// Has the agent look at config and plugins anew. Gives the agent's answer.
+    pub fn reload(&self) -> Result<String, ClientError> {
+        self.ask("POST", "/api/v1/reload").map(|text| text.trim_end().to_owned())
+    }
+
     /// Lets a quarantined plugin run again. Gives the agent's answer.
     pub fn release(&self, plugin: &str) -> Result<String, ClientError> {
         self.command(plugin, "release")

@@ -94,6 +94,16 @@ impl Grants {
         unasked
     }
 
+    /// Whether both let a plugin do the same.
+    pub fn allows_the_same(&self, other: &Self) -> bool {
+        self.held == other.held && self.previous == other.previous
+    }
+
+    /// What its manifest asks for.
+    pub fn asked(&self) -> &[Ask] {
+        &self.asked
+    }
+
     /// What is held of one capability.
     pub fn held(&self, capability: Capability) -> &[Target] {
         self.held.targets(capability)

@@ -99,7 +99,7 @@ impl Target {
 
     /// What both sides name: of two paths the narrower, if one holds the other; otherwise the
     /// target itself if it is the same. The operator's name for a socket counts.
-    pub(super) fn meet(&self, granted: &Self) -> Option<Self> {
+    pub fn meet(&self, granted: &Self) -> Option<Self> {
         match (self, granted) {
             (Self::Path(asked), Self::Path(held)) if asked.starts_with(held) => Some(self.clone()),
             (Self::Path(asked), Self::Path(held)) if held.starts_with(asked) => Some(granted.clone()),

@@ -12,7 +12,7 @@ use crate::config::manifest::Manifest;
 use crate::config::settings::flag;
 use crate::config::{Config, Fault, Faults, PluginConfig, PluginSource};
 use crate::host_stats::HostStats;
-use crate::loader::{Loader, find};
+use crate::loader::Loader;
 use crate::machine;
 use crate::plugin::{AgentInfo, Engine, section};
 
@@ -58,9 +58,10 @@ impl Alone {
         table: &mut PluginConfig,
         config: &Config,
         is_collector: bool,
+        loader: &Loader,
     ) -> Result<(), Ended> {
-        let found = find(&table.source, &config.agent.plugin_dirs).map_err(Ended::Config)?;
         // Flags are read as the manifest's types ask; a broken component is reported when loaded.
+        let found = loader.find(&table.source).map_err(Ended::Config)?;
         let manifest = section::read(&found.wasm).ok().flatten().and_then(|text| Manifest::parse(&text).ok());
         let manifest = manifest
             .unwrap_or_else(|| Manifest::bare(&found.stem, crate::config::manifest::PluginKind::Collector));
@@ -109,5 +110,6 @@ pub(super) fn loader(
         stats,
         secrets: session.secrets.clone(),
         state_dir: None,
+        checks_owner: false,
     })
 }

@@ -9,10 +9,11 @@ use clap::Args;
 use super::alone::{Alone, loader, refused};
 use super::table::{size, table};
 use super::{Ended, Session, print, runtime};
-use crate::agent::{own_element, series_config};
+use crate::agent::own_element;
 use crate::clock::{Clock, RealClock, VirtualClock};
 use crate::config::manifest::PluginKind;
 use crate::config::{CollectorConfig, Config};
+use crate::fleet::series_config;
 use crate::host_stats::{HostStats, Sources};
 use crate::jsonl;
 use crate::loader::{Prepared, machine_stats};
@@ -124,8 +125,8 @@ impl Collect {
         let mut table =
             known.cloned().unwrap_or_else(|| CollectorConfig::new(self.alone.source(), &config.agent));
         table.interval = interval;
-        self.alone.adjust(&mut table.plugin, config, true)?;
         let loader = loader(session, config, clock.clone(), stats)?;
+        self.alone.adjust(&mut table.plugin, config, true, &loader)?;
         let prepared = loader.prepare(PluginKind::Collector, &name, &table.plugin).map_err(refused)?;
         let Prepared { plugin, settings, context, .. } = prepared;
         let timeout = context.limits.timeout;

@@ -1,18 +1,17 @@
 //! `kimberlite list`: every plugin of the running agent, or what would be loaded.
 
 use super::table::{size, table};
-use super::{Ended, Session, data_dir, print};
+use super::{Ended, Session, print};
 use crate::admin::{Client, ClientError};
 use crate::config::Config;
 use crate::config::manifest::PluginKind;
 use crate::config::{PluginConfig, PluginSource};
-use crate::status::{PluginStatus, Retrying, Snapshot};
+use crate::status::{PluginStatus, Refused, Retrying, Snapshot};
 
 pub(super) fn list(session: &Session) -> Result<(), Ended> {
-    let config = session.config()?;
-    let snapshot = match Client::connect(&data_dir(&config)?).and_then(|agent| agent.plugins()) {
+    let snapshot = match Client::connect(&session.agent_dir()?).and_then(|agent| agent.plugins()) {
         Ok(snapshot) => snapshot,
-        Err(ClientError::NotRunning(_)) => would_be_loaded(&config),
+        Err(ClientError::NotRunning(_)) => would_be_loaded(&session.config()?),
         Err(error) => return Err(error.into()),
     };
     if session.is_json() {
@@ -37,6 +36,9 @@ fn as_text(snapshot: &Snapshot) -> String {
     } else {
         "no agent runs; with this config it would load:\n\n".to_owned()
     };
+    if let Some(fault) = &snapshot.agent.config_error {
+        out = format!("{out}the config has a fault; the one before it is in force:\n{}\n\n", indented(fault));
+    }
     let rows: Vec<Vec<String>> = snapshot.plugins.iter().map(row).collect();
     out += &table(
         &[
@@ -46,6 +48,17 @@ fn as_text(snapshot: &Snapshot) -> String {
         &rows,
     );
     for plugin in &snapshot.plugins {
+        if let Some(Refused { origin, version, sha256, reason }) = &plugin.refused {
+            let code = format!("{version} {}", sha256.get(..8).unwrap_or_default());
+            let words: Vec<&str> =
+                [origin.as_str(), code.trim()].into_iter().filter(|word| !word.is_empty()).collect();
+            out += &format!(
+                "\n{} runs on, {} was refused:\n{}\n",
+                plugin.name,
+                words.join(" "),
+                indented(reason)
+            );
+        }
         if !plugin.waits_for.is_empty() {
             out += &format!("\n{} waits for:\n{}\n", plugin.name, indented(&plugin.waits_for));
         }

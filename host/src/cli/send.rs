@@ -9,13 +9,14 @@ use clap::Args;
 
 use super::alone::{Alone, loader, refused};
 use super::{Ended, Session, complain, print, runtime};
-use crate::agent::{batch_form, keeper, own_element, retry_config};
+use crate::agent::own_element;
 use crate::backlog::Backlog;
 use crate::clock::{Clock, RealClock};
 use crate::config::manifest::PluginKind;
 use crate::config::{Config, HandlerConfig, PluginSource};
 use crate::delivery::Delivery;
 use crate::delivery_policy::DeliveryPolicy;
+use crate::fleet::{batch_form, keeper, retry_config};
 use crate::jsonl;
 use crate::loader::machine_stats;
 use crate::queue::Queue;
@@ -46,9 +47,9 @@ impl Send {
         let known =
             config.handlers.get(&name).filter(|_| self.alone.source() == PluginSource::Named(name.clone()));
         let mut table = known.cloned().unwrap_or_else(|| HandlerConfig::new(self.alone.source()));
-        self.alone.adjust(&mut table.plugin, config, false)?;
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let loader = loader(session, config, clock.clone(), machine_stats(&config.agent))?;
+        self.alone.adjust(&mut table.plugin, config, false, &loader)?;
         let prepared = loader.prepare(PluginKind::Handler, &name, &table.plugin).map_err(refused)?;
 
         let mut batch = self.read(config)?;

@@ -42,6 +42,17 @@ impl LogLevel {
     }
 }
 
+/// How the agent notices that files have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// The kernel tells it.
+    Inotify,
+    /// It looks: changes on network and some overlay file systems are not told.
+    Poll,
+    /// Not at all: only SIGHUP and `kimberlite reload`.
+    Off,
+}
+
 /// `[agent]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentConfig {
@@ -60,6 +71,18 @@ pub struct AgentConfig {
     pub default_grants: GrantConfig,
     /// Where dropped-in plugins lie.
     pub plugin_dirs: Vec<PathBuf>,
+    /// Bytes; a larger plugin is not read.
+    pub plugin_size: u64,
+    /// Whether a link in a plugin directory may lead out of it.
+    pub follow_links: bool,
+    /// Minisign public keys; if there are any, only plugins that one of them has signed are loaded.
+    pub trusted_keys: Vec<String>,
+    /// How changed files are noticed.
+    pub watch: Watch,
+    /// How often that is looked at where nobody is told.
+    pub watch_interval: Duration,
+    /// How long a file has to stay as it is before it is read.
+    pub debounce: Duration,
     /// None: see [`AgentConfig::data_dir`].
     pub data_dir: Option<PathBuf>,
     /// What guests see as `/proc`.
@@ -93,6 +116,12 @@ impl Default for AgentConfig {
             grace: Duration::from_secs(10),
             default_grants,
             plugin_dirs: vec![PathBuf::from("/etc/kimberlite/plugins")],
+            plugin_size: 64 << 20,
+            follow_links: false,
+            trusted_keys: Vec::new(),
+            watch: Watch::Inotify,
+            watch_interval: Duration::from_secs(5),
+            debounce: Duration::from_millis(200),
             data_dir: None,
             proc: PathBuf::from("/proc"),
             sys: PathBuf::from("/sys"),
@@ -141,6 +170,18 @@ impl AgentConfig {
         if let Some(paths) = table.paths("plugin_dirs") {
             agent.plugin_dirs = paths;
         }
+        table.size("plugin_size", &mut agent.plugin_size);
+        table.set("follow_links", &mut agent.follow_links);
+        table.set("trusted_keys", &mut agent.trusted_keys);
+        for key in agent.trusted_keys.clone() {
+            if let Err(why) = crate::trust::check_key(&key) {
+                table.fault("trusted_keys", format!("`{key}` in `trusted_keys` {why}"), None);
+            }
+        }
+        let ways = [("inotify", Watch::Inotify), ("poll", Watch::Poll), ("off", Watch::Off)];
+        agent.watch = table.choice("watch", &ways).unwrap_or(agent.watch);
+        table.positive_into("watch_interval", &mut agent.watch_interval);
+        table.positive_into("debounce", &mut agent.debounce);
         agent.data_dir = table.absolute("data_dir");
         for (key, slot) in [("proc", &mut agent.proc), ("sys", &mut agent.sys), ("root", &mut agent.root)] {
             if let Some(path) = table.absolute(key) {

@@ -89,13 +89,13 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     /// At least one.
-    pub(super) fn new(faults: Vec<Fault>) -> Self {
+    pub fn new(faults: Vec<Fault>) -> Self {
         debug_assert!(!faults.is_empty());
         Self(faults)
     }
 
     /// `value` if nothing is wrong.
-    pub(super) fn none_or<T>(faults: Vec<Fault>, value: T) -> Result<T, Self> {
+    pub fn none_or<T>(faults: Vec<Fault>, value: T) -> Result<T, Self> {
         if faults.is_empty() { Ok(value) } else { Err(Self(faults)) }
     }
 

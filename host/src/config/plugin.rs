@@ -20,6 +20,8 @@ use crate::sample::Tag;
 pub struct PluginConfig {
     pub enabled: bool,
     pub source: PluginSource,
+    /// Of the component, in lower-case hexadecimal; another one is not run.
+    pub sha256: Option<String>,
     pub settings: Settings,
     /// None: the table has no `grant`, which for a collector means `agent.default_grants`.
     pub grant: Option<GrantConfig>,
@@ -59,6 +61,7 @@ impl PluginConfig {
         Self {
             enabled: true,
             source,
+            sha256: None,
             settings: Settings::default(),
             grant: None,
             metrics: Vec::new(),
@@ -102,6 +105,7 @@ impl PluginConfig {
         if let Some(source) = source(table) {
             plugin.source = source;
         }
+        plugin.sha256 = sha256(table);
         plugin.settings = table.table("settings", given).unwrap_or_default();
         plugin.grant = table.table("grant", grant);
         table.table("match", |filter| {
@@ -138,6 +142,20 @@ fn source(table: &mut Reader<'_>) -> Option<PluginSource> {
             None
         }
     }
+}
+
+fn sha256(table: &mut Reader<'_>) -> Option<String> {
+    let text: String = table.take("sha256")?;
+    let text = text.to_ascii_lowercase();
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Some(text);
+    }
+    table.fault(
+        "sha256",
+        "`sha256` must have 64 hexadecimal digits",
+        Some("`kimberlite inspect FILE` prints it"),
+    );
+    None
 }
 
 /// `grant = { tcp = ["host:port"], state = true }`.

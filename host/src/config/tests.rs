@@ -203,7 +203,7 @@ fn each_bad_value_says_what_it_should_be() {
         ),
         (
             "[collectors.x]\nqueue = {}",
-            "2 [collectors.x.queue] unknown key `queue` | there are `interval`, `enabled`, `plugin`, `settings`, `grant`, `match`, `limits`, `tls`, `log_level`, `counters`, `tags`",
+            "2 [collectors.x.queue] unknown key `queue` | there are `interval`, `enabled`, `plugin`, `sha256`, `settings`, `grant`, `match`, `limits`, `tls`, `log_level`, `counters`, `tags`",
         ),
         (
             "[collectors.\"a/b\"]",

@@ -47,6 +47,15 @@ impl Views {
         self.rollback();
     }
 
+    /// What the plugin's former context saw, as far as this one wants it.
+    pub fn take_over(&mut self, former: &mut Self) {
+        for (at, kept) in self.kept.iter().enumerate() {
+            if *kept {
+                self.previous[at] = former.previous[at].take();
+            }
+        }
+    }
+
     /// The view of `now` in a running call; it becomes the previous one if the call ends well.
     pub fn begin(&mut self, family: Family, now: Arc<Reading>) -> View {
         let at = family as usize;

@@ -43,7 +43,8 @@ pub struct Context {
     pub stats: Arc<Mutex<HostStats>>,
     /// What it saw at its last run that ended well.
     pub views: Mutex<Views>,
-    pub state: Mutex<StateStore>,
+    /// Shared with the context that follows this one.
+    pub state: Arc<Mutex<StateStore>>,
     pub log: Arc<GuestLog>,
     pub tls: TlsConfig,
     pub http: HttpAccess,
@@ -58,6 +59,17 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
+    /// Goes on with the store that `former` has, if both keep theirs in one file.
+    pub fn follow(&mut self, former: &Self) {
+        let is_same = match (self.state.lock(), former.state.lock()) {
+            (Ok(own), Ok(former)) => own.is_same(&former),
+            _ => false,
+        };
+        if is_same {
+            self.state = former.state.clone();
+        }
+    }
+
     /// Bytes that outlast the instances, besides the series table.
     pub fn durable_bytes(&self) -> usize {
         let views = self.views.lock().map_or(0, |views| views.bytes());

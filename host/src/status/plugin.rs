@@ -90,6 +90,18 @@ pub struct Delivery {
     pub retrying: Option<Retrying>,
 }
 
+/// A version of a plugin that was not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    /// The file's path.
+    pub origin: String,
+    /// Empty where that is not known.
+    pub version: String,
+    pub sha256: String,
+    pub reason: String,
+}
+
 /// Attempts in a row that came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -118,6 +130,8 @@ pub struct PluginStatus {
     pub state: Cow<'static, str>,
     /// Lines of config that are missing; empty: nothing is.
     pub waits_for: String,
+    /// What is on disk and did not take this one's place; none: this is what is wanted.
+    pub refused: Option<Refused>,
 
     /// Linear memory, in bytes. The peak is that of all instances so far.
     pub memory_now: u64,

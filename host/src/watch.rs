@@ -1,0 +1,231 @@
+//! Notices that files have changed: directories are watched, since files are replaced more often than
+//! they are written to.
+//!
+//! ```text
+//! notify (inotify, or looking now and then) ──event──▶ is it ours? ──▶ settling ──▶ time to look
+//!      ▲ armed anew whenever a directory comes or goes; where one is missing, what would hold it
+//! ```
+//!
+//! Uses: `settling`, `clock`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Config, Event, EventKind, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::settling::{Settling, Touch};
+
+/// What is watched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// Everything in them counts.
+    pub directories: BTreeSet<PathBuf>,
+    pub files: BTreeSet<PathBuf>,
+}
+
+/// Waits for changes of files.
+pub struct Watch {
+    kind: config::Watch,
+    interval: Duration,
+    watcher: Option<Box<dyn Watcher + Send>>,
+    events: mpsc::UnboundedReceiver<notify::Result<Event>>,
+    paths: Paths,
+    /// What the watcher has been told to watch.
+    armed: BTreeSet<PathBuf>,
+    settling: Settling,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("armed", &self.armed).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    pub fn new(agent: &config::AgentConfig, clock: Arc<dyn Clock>) -> Self {
+        let (watcher, events) = watcher(agent.watch, agent.watch_interval);
+        Self {
+            kind: agent.watch,
+            interval: agent.watch_interval,
+            watcher,
+            events,
+            paths: Paths::default(),
+            armed: BTreeSet::new(),
+            settling: Settling::new(agent.debounce),
+            clock,
+        }
+    }
+
+    /// Watches otherwise from now on, and something else.
+    pub fn set(&mut self, agent: &config::AgentConfig, paths: Paths) {
+        self.settling.set_debounce(agent.debounce);
+        if (agent.watch, agent.watch_interval) != (self.kind, self.interval) {
+            (self.kind, self.interval) = (agent.watch, agent.watch_interval);
+            (self.watcher, self.events) = watcher(agent.watch, agent.watch_interval);
+            self.armed.clear();
+        }
+        self.paths = paths;
+        self.arm();
+    }
+
+    /// Files that must not be read yet.
+    pub fn unsettled(&self) -> BTreeSet<PathBuf> {
+        self.settling.unsettled()
+    }
+
+    /// Until something has changed and settled. May be given up and begun again.
+    pub async fn changed(&mut self) {
+        loop {
+            let now = self.clock.monotonic();
+            if self.settling.take_due(now) {
+                // A directory may have come or gone, a link may lead elsewhere.
+                self.arm();
+                return;
+            }
+            let due = self.settling.due();
+            tokio::select! {
+                biased;
+                event = self.events.recv() => match event {
+                    Some(Ok(event)) => self.heard(&event),
+                    Some(Err(error)) => {
+                        warn!(%error, "watching files has failed; looking at all of them");
+                        self.armed.clear();
+                        self.settling.lost(self.clock.monotonic());
+                    }
+                    None => std::future::pending().await,
+                },
+                () = self.clock.sleep_until(due.unwrap_or(Duration::MAX)) => {}
+            }
+        }
+    }
+
+    fn heard(&mut self, event: &Event) {
+        let now = self.clock.monotonic();
+        if event.need_rescan() {
+            warn!("more files have changed than the kernel could tell; looking at all of them");
+            self.settling.lost(now);
+        }
+        let touch = match event.kind {
+            // Reading is no change, and the agent reads.
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Touch::Whole,
+            EventKind::Access(_) => return,
+            EventKind::Modify(ModifyKind::Data(_)) if self.kind == config::Watch::Inotify => Touch::Written,
+            _ => Touch::Whole,
+        };
+        for path in &event.paths {
+            if self.concerns(path) {
+                self.settling.touched(path, touch, now);
+            }
+        }
+    }
+
+    fn concerns(&self, path: &Path) -> bool {
+        let Paths { directories, files } = &self.paths;
+        let holder = path.parent();
+        // What Kubernetes swaps has such names: a whole directory changes with it.
+        let is_swapped = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
+        files.contains(path)
+            || directories.contains(path)
+            || holder.is_some_and(|holder| directories.contains(holder) && !is_hidden(path))
+            || is_swapped
+            || self.leads_to_ours(path)
+    }
+
+    /// A directory on the way to something that is not there yet, or the other end of a link.
+    fn leads_to_ours(&self, path: &Path) -> bool {
+        let Paths { directories, files } = &self.paths;
+        let all = || directories.iter().chain(files);
+        all().any(|ours| ours.starts_with(path))
+            || all().any(|ours| fs::canonicalize(ours).is_ok_and(|real| real == path))
+            || directories.iter().any(|ours| {
+                fs::canonicalize(ours).is_ok_and(|real| path.parent() == Some(&*real)) && !is_hidden(path)
+            })
+    }
+
+    /// Tells the watcher which directories there are now.
+    fn arm(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let wanted = wanted(&self.paths);
+        for gone in self.armed.difference(&wanted) {
+            // It may have ended by itself, with its directory.
+            drop(watcher.unwatch(gone));
+        }
+        let mut armed = BTreeSet::new();
+        for dir in wanted {
+            // One that was deleted and made again has the same name and is not watched any more.
+            if self.armed.contains(&dir) {
+                drop(watcher.unwatch(&dir));
+            }
+            match watcher.watch(&dir, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(armed.insert(dir)),
+                Err(error) => warn!(dir = %dir.display(), %error, "directory cannot be watched"),
+            }
+        }
+        self.armed = armed;
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name: &OsStr| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn watcher(
+    kind: config::Watch,
+    interval: Duration,
+) -> (Option<Box<dyn Watcher + Send>>, mpsc::UnboundedReceiver<notify::Result<Event>>) {
+    let (sender, events) = mpsc::unbounded_channel();
+    // Nobody listens any more when the agent ends.
+    let tell = move |event| drop(sender.send(event));
+    let made: notify::Result<Box<dyn Watcher + Send>> = match kind {
+        config::Watch::Off => return (None, events),
+        config::Watch::Inotify => {
+            let config = Config::default().with_follow_symlinks(false);
+            RecommendedWatcher::new(tell, config).map(|watcher| Box::new(watcher) as _)
+        }
+        config::Watch::Poll => {
+            let config = Config::default().with_poll_interval(interval);
+            PollWatcher::new(tell, config).map(|watcher| Box::new(watcher) as _)
+        }
+    };
+    match made {
+        Ok(watcher) => (Some(watcher), events),
+        Err(error) => {
+            warn!(%error, "files are not watched: `kimberlite reload` reads them anew");
+            (None, events)
+        }
+    }
+}
+
+/// The directories that tell of every change: those that hold what is watched, at both ends of a
+/// link; where one is missing, the nearest that could get it.
+fn wanted(paths: &Paths) -> BTreeSet<PathBuf> {
+    let mut wanted = BTreeSet::new();
+    for dir in &paths.directories {
+        wanted.insert(nearest(dir));
+        if fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink()) {
+            wanted.extend(dir.parent().map(nearest));
+        }
+    }
+    for file in &paths.files {
+        wanted.extend(file.parent().map(nearest));
+        if let Ok(real) = fs::canonicalize(file) {
+            wanted.extend(real.parent().map(Path::to_owned));
+        }
+    }
+    wanted
+}
+
+fn nearest(dir: &Path) -> PathBuf {
+    let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    here.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
