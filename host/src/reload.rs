@@ -21,7 +21,7 @@ use crate::catalog::{Candidate, Catalog, Owners, Verdict};
 use crate::config::manifest::PluginKind;
 use crate::config::settings::Setting;
 use crate::config::{
-    CollectorConfig, Config, ConfigSource, Faults, HandlerConfig, PluginConfig, PluginSource,
+    CollectorConfig, Config, ConfigSource, Fault, Faults, HandlerConfig, PluginConfig, PluginSource,
 };
 use crate::loader::{Loader, Located, Prepared, Unfit};
 use crate::plugin::{Context, Plugin};
@@ -296,15 +296,19 @@ impl Survey {
         let known = self.known.get(name);
         let runs = known.and_then(|known| known.runs.as_ref());
         let is_same_table = known.is_some_and(|known| known.table == *table);
+        let placed = |why: String| match is_dropped_in {
+            true => why,
+            false => Faults::from(Fault::new(why).at(&table.plugin().place)).to_string(),
+        };
         let park = |why: String| Judged::Change(Change::Park(table.clone(), why));
         let pin = table.plugin().sha256.as_ref();
         let (sha256, origin) = match located {
-            Located::Missing(why) => return park(why.clone()),
+            Located::Missing(why) => return park(placed(why.clone())),
             Located::Unsettled(path) if runs.is_none() => {
-                return park(format!("plugin `{}` is still being written", path.display()));
+                return park(placed(format!("plugin `{}` is still being written", path.display())));
             }
             Located::Unsettled(_) => return Judged::Nothing,
-            Located::Refused { why, .. } if runs.is_none() => return park(why.clone()),
+            Located::Refused { why, .. } if runs.is_none() => return park(placed(why.clone())),
             Located::Refused { path, why } => return refuse(path.display().to_string(), "", why.clone()),
             Located::Bundled(_) => (None, "bundled".to_owned()),
             Located::File { path, sha256 } => (Some(sha256.as_str()), path.display().to_string()),
@@ -315,7 +319,7 @@ impl Survey {
             let why = format!("`{origin}` has sha256 {sha256}, its table wants {pin}");
             return match runs {
                 Some(version) if version.plugin.sha256 == *pin => refuse(origin, sha256, why),
-                _ => park(why),
+                _ => park(placed(why)),
             };
         }
         let is_same_code = |version: &&Version| match sha256 {
@@ -342,7 +346,7 @@ impl Survey {
             Ok(Some(loaded)) => loaded,
             // Whoever changes it is noticed.
             Ok(None) => return Judged::Nothing,
-            Err(why) => return or_refuse("", why),
+            Err(why) => return or_refuse("", placed(why)),
         };
         let (manifest, version) = (plugin.manifest.clone(), plugin.manifest.version.clone());
         let to_paste = || format!("add to the config:\n{}", paste::table(&manifest, name, None));

@@ -19,6 +19,7 @@ mod metrics;
 mod outage;
 mod python;
 mod quarantine;
+mod reload;
 mod schedule;
 mod secrets;
 mod shutdown;

@@ -122,8 +122,17 @@ impl Agent {
 
     /// `GET path` over the admin socket: status and body. None: it does not answer yet.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.ask("GET", path)
+    }
+
+    /// The same with `POST`.
+    pub fn post(&self, path: &str) -> Option<(u16, String)> {
+        self.ask("POST", path)
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = UnixStream::connect(self.dir.join("data/admin.sock")).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        write!(stream, "{method} {path} HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -162,6 +171,12 @@ impl Agent {
     pub fn metric(&self, series: &str) -> Option<f64> {
         let (_, body) = self.get("/metrics")?;
         body.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    /// Changes its config, as an editor saves it: aside, then renamed.
+    pub fn set_config(&self, agent: &str, config: &str) {
+        let aside = self.dir.write("kimberlite.toml.new", config_text(&self.dir, agent, config));
+        fs::rename(aside, self.config_file()).unwrap();
     }
 
     pub fn config_file(&self) -> String {
@@ -233,7 +248,8 @@ impl Agent {
 /// The whole config of an agent that keeps to this directory.
 fn config_text(dir: &TempDir, agent: &str, config: &str) -> String {
     let data = dir.join("data");
-    format!("[agent]\nname = \"web-1\"\ndata_dir = {data:?}\nplugin_dirs = []\n{agent}\n\n{config}")
+    let plugins = if agent.contains("plugin_dirs") { "" } else { "plugin_dirs = []\n" };
+    format!("[agent]\nname = \"web-1\"\ndata_dir = {data:?}\n{plugins}{agent}\n\n{config}")
 }
 
 impl Drop for Agent {
