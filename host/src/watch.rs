@@ -39,6 +39,8 @@ pub struct Watch {
     watcher: Option<Box<dyn Watcher + Send>>,
     events: mpsc::UnboundedReceiver<notify::Result<Event>>,
     paths: Paths,
+    /// The same behind all links.
+    real: Paths,
     /// What the watcher has been told to watch.
     armed: BTreeSet<PathBuf>,
     settling: Settling,
@@ -60,6 +62,7 @@ impl Watch {
             watcher,
             events,
             paths: Paths::default(),
+            real: Paths::default(),
             armed: BTreeSet::new(),
             settling: Settling::new(agent.debounce),
             clock,
@@ -130,30 +133,14 @@ impl Watch {
     }
 
     fn concerns(&self, path: &Path) -> bool {
-        let Paths { directories, files } = &self.paths;
-        let holder = path.parent();
         // What Kubernetes swaps has such names: a whole directory changes with it.
         let is_swapped = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
-        files.contains(path)
-            || directories.contains(path)
-            || holder.is_some_and(|holder| directories.contains(holder) && !is_hidden(path))
-            || is_swapped
-            || self.leads_to_ours(path)
-    }
-
-    /// A directory on the way to something that is not there yet, or the other end of a link.
-    fn leads_to_ours(&self, path: &Path) -> bool {
-        let Paths { directories, files } = &self.paths;
-        let all = || directories.iter().chain(files);
-        all().any(|ours| ours.starts_with(path))
-            || all().any(|ours| fs::canonicalize(ours).is_ok_and(|real| real == path))
-            || directories.iter().any(|ours| {
-                fs::canonicalize(ours).is_ok_and(|real| path.parent() == Some(&*real)) && !is_hidden(path)
-            })
+        is_swapped || self.paths.concern(path) || self.real.concern(path)
     }
 
     /// Tells the watcher which directories there are now.
     fn arm(&mut self) {
+        self.real = self.paths.real();
         let Some(watcher) = &mut self.watcher else { return };
         let wanted = wanted(&self.paths);
         for gone in self.armed.difference(&wanted) {
@@ -172,6 +159,23 @@ impl Watch {
             }
         }
         self.armed = armed;
+    }
+}
+
+impl Paths {
+    /// Whether it is one of these, lies in one of the directories, or is on the way to what is not
+    /// there yet.
+    fn concern(&self, path: &Path) -> bool {
+        let Self { directories, files } = self;
+        files.contains(path)
+            || path.parent().is_some_and(|holder| directories.contains(holder)) && !is_hidden(path)
+            || directories.iter().chain(files).any(|ours| ours.starts_with(path))
+    }
+
+    fn real(&self) -> Self {
+        let real =
+            |paths: &BTreeSet<PathBuf>| paths.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+        Self { directories: real(&self.directories), files: real(&self.files) }
     }
 }
 
@@ -228,4 +232,71 @@ fn wanted(paths: &Paths) -> BTreeSet<PathBuf> {
 fn nearest(dir: &Path) -> PathBuf {
     let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     here.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, DataChange, Flag};
+
+    use super::*;
+    use crate::clock::VirtualClock;
+    use crate::config::AgentConfig;
+
+    fn watch(clock: &VirtualClock) -> Watch {
+        let agent = AgentConfig { watch: config::Watch::Inotify, ..AgentConfig::default() };
+        let mut watch = Watch::new(&agent, Arc::new(clock.clone()));
+        // Nothing of it is there, and nothing has to be.
+        watch.paths = Paths {
+            directories: [PathBuf::from("/no/plugins")].into(),
+            files: [PathBuf::from("/no/kimberlite.toml")].into(),
+        };
+        watch
+    }
+
+    fn event(kind: EventKind, path: &str) -> Event {
+        Event::new(kind).add_path(path.into())
+    }
+
+    #[tokio::test]
+    async fn only_what_is_ours_is_looked_at_and_reading_is_no_change() {
+        let clock = VirtualClock::new(0);
+        let mut watch = watch(&clock);
+        let created = EventKind::Create(CreateKind::File);
+        for (kind, path, is_ours) in [
+            (created, "/no/plugins/x.wasm", true),
+            (created, "/no/plugins/.x.wasm.tmp", false),
+            (created, "/no/plugins/..data", true),
+            (created, "/no/plugins", true),
+            (created, "/no", true),
+            (created, "/no/kimberlite.toml", true),
+            (created, "/no/archive.log", false),
+            (EventKind::Access(AccessKind::Open(AccessMode::Read)), "/no/plugins/x.wasm", false),
+            (EventKind::Access(AccessKind::Close(AccessMode::Write)), "/no/plugins/x.wasm", true),
+        ] {
+            watch.heard(&event(kind, path));
+            assert_eq!(watch.settling.due().is_some(), is_ours, "{kind:?} {path}");
+            clock.step_to(clock.monotonic() + Duration::from_secs(10));
+            watch.settling.take_due(clock.monotonic());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_writes_is_waited_for() {
+        let clock = VirtualClock::new(0);
+        let mut watch = watch(&clock);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        watch.heard(&event(written, "/no/plugins/x.wasm"));
+        assert_eq!(watch.settling.due(), Some(Duration::from_secs(2)));
+        watch.heard(&event(EventKind::Access(AccessKind::Close(AccessMode::Write)), "/no/plugins/x.wasm"));
+        assert_eq!(watch.settling.due(), Some(Duration::from_millis(200)));
+    }
+
+    #[tokio::test]
+    async fn after_an_overflow_all_is_looked_at() {
+        let clock = VirtualClock::new(0);
+        let mut watch = watch(&clock);
+        watch.heard(&Event::new(EventKind::Other).set_flag(Flag::Rescan));
+        clock.step_to(Duration::from_millis(200));
+        assert!(watch.settling.take_due(clock.monotonic()) && watch.unsettled().is_empty());
+    }
 }

@@ -33,7 +33,7 @@ fn with_manifest(text: &str) -> Vec<u8> {
 fn each_bad_file_is_told_for_what_it_is_and_the_rest_runs() {
     let whole = fs::read(HOSTILE_COLLECTOR).unwrap();
     let manifest = "name = \"x\"\nkind = \"collector\"\nversion = \"1\"\n";
-    let bad: [(&str, Vec<u8>, &[&str]); 12] = [
+    let bad: [(&str, Vec<u8>, &[&str]); 13] = [
         ("empty", Vec::new(), &["empty"]),
         ("text", b"#!/bin/sh\necho hello\n".to_vec(), &["not WebAssembly"]),
         ("truncated", whole[..whole.len() / 2].to_vec(), &["WebAssembly"]),
@@ -58,6 +58,11 @@ fn each_bad_file_is_told_for_what_it_is_and_the_rest_runs() {
             "older",
             patched("kimberlite:plugin/collector@0.1.0", "kimberlite:plugin/collector@0.0.7"),
             &["0.0.7", "0.1"],
+        ),
+        (
+            "differs",
+            patched("forget-elements", "forget-elephant"),
+            &["forget-elephant", "kimberlite:plugin@0.1", "rebuild it"],
         ),
         (
             "stranger",
@@ -152,6 +157,17 @@ fn a_setting_that_is_missing_or_unknown_is_named_with_its_line() {
         &verb(KIMBERLITE, &["send", "x", "--from", "/dev/null", "-c", &config]).expect_code(78),
         &["amount", "m.toml:"],
     );
+}
+
+#[test]
+fn a_config_that_others_can_write_is_refused() {
+    let dir = TempDir::new();
+    let file = dir.write("kimberlite.toml", format!("[agent]\ndata_dir = {:?}\n", dir.join("data")));
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    for (arguments, code) in [(&["run", "-c", &file], 78), (&["validate", "-c", &file], 1)] {
+        let refused = verb(KIMBERLITE, arguments).expect_code(code);
+        assert!(refused.stderr.contains(&format!("chmod go-w {file}")), "{refused:?}");
+    }
 }
 
 #[test]

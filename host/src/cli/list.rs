@@ -1,8 +1,12 @@
 //! `kimberlite list`: every plugin of the running agent, or what would be loaded.
 
+use std::collections::BTreeSet;
+
 use super::table::{size, table};
 use super::{Ended, Session, print};
 use crate::admin::{Client, ClientError};
+use crate::catalog::{Candidate, Catalog, Owners, Verdict};
+use crate::component_file::FileRules;
 use crate::config::Config;
 use crate::config::manifest::PluginKind;
 use crate::config::{PluginConfig, PluginSource};
@@ -143,5 +147,30 @@ fn would_be_loaded(config: &Config) -> Snapshot {
         config.collectors.iter().map(|(name, table)| planned(name, PluginKind::Collector, &table.plugin));
     let handlers =
         config.handlers.iter().map(|(name, table)| planned(name, PluginKind::Handler, &table.plugin));
-    Snapshot { plugins: collectors.chain(handlers).collect(), ..Snapshot::default() }
+    let mut plugins: Vec<PluginStatus> = collectors.chain(handlers).collect();
+    let rules = FileRules::new(&config.agent, true);
+    let catalog = Catalog::scan(
+        &config.agent.plugin_dirs,
+        &rules,
+        config.agent.follow_links,
+        &Owners::new(),
+        &BTreeSet::new(),
+    );
+    for Candidate { path, found } in catalog.candidates {
+        let origin = path.display().to_string();
+        let (name, state, waits_for) = match found {
+            Verdict::Whole { name, .. } if plugins.iter().any(|plugin| plugin.name == name) => continue,
+            Verdict::Whole { name, .. } => (name, "would run", String::new()),
+            Verdict::Refused(why) => (origin.clone(), "would not run", format!("plugin `{origin}` {why}")),
+            Verdict::Unsettled => continue,
+        };
+        plugins.push(PluginStatus {
+            name,
+            state: state.into(),
+            origin,
+            waits_for,
+            ..PluginStatus::default()
+        });
+    }
+    Snapshot { plugins, ..Snapshot::default() }
 }

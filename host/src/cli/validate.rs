@@ -1,17 +1,19 @@
 //! `kimberlite validate`: everything that can be known without running, and every fault of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::alone::loader;
 use super::table::size;
 use super::{Ended, Session, complain, print};
+use crate::catalog::Owners;
 use crate::clock::RealClock;
 use crate::config::Config;
-use crate::config::manifest::PluginKind;
 use crate::loader::machine_stats;
+use crate::reload::{Change, News, Survey};
 
 pub(super) fn validate(session: &Session) -> Result<(), Ended> {
-    let config = match session.config() {
+    let config = match session.source().load_trusted() {
         Ok(config) => config,
         Err(faults) => {
             complain(&faults.to_string());
@@ -19,29 +21,43 @@ pub(super) fn validate(session: &Session) -> Result<(), Ended> {
         }
     };
     let stats = machine_stats(&config.agent);
-    let loader = loader(session, &config, Arc::new(RealClock::new()), stats)?;
-    let collectors =
-        config.collectors.iter().map(|(name, table)| (PluginKind::Collector, name, &table.plugin));
-    let handlers = config.handlers.iter().map(|(name, table)| (PluginKind::Handler, name, &table.plugin));
+    let mut loader = loader(session, &config, Arc::new(RealClock::new()), stats)?;
+    loader.checks_owner = true;
     let mut found = 0;
-    for (kind, name, table) in collectors.chain(handlers).filter(|(_, _, table)| table.enabled) {
-        match loader.prepare(kind, name, table) {
-            Ok(prepared) => {
-                let manifest = &prepared.plugin.manifest;
-                print(&format!(
-                    "ok: {kind} `{name}` ({} {}, {})\n",
-                    manifest.name, manifest.version, prepared.origin
-                ));
-                if let Some(unasked) = prepared.unasked {
-                    print(&format!("    it never asks for some of what is granted: `{unasked}`\n"));
-                }
-            }
-            Err(faults) => {
-                complain(&session.secrets.scrub(&faults.to_string()));
-                found += faults.iter().count();
+    let fault = |text: &str| {
+        complain(&session.secrets.scrub(text));
+        text.matches("error: ").count().max(1)
+    };
+    // What an agent would find that starts now.
+    let survey = Survey {
+        loader,
+        source: session.source(),
+        config: config.clone(),
+        known: BTreeMap::new(),
+        refused: BTreeSet::new(),
+        owners: Owners::new(),
+        unsettled: BTreeSet::new(),
+        is_start: true,
+    };
+    survey.run(|news| match news {
+        News::Change(name, Change::Start(table, prepared)) => {
+            let (kind, manifest) = (table.kind(), &prepared.plugin.manifest);
+            print(&format!(
+                "ok: {kind} `{name}` ({} {}, {})\n",
+                manifest.name, manifest.version, prepared.origin
+            ));
+            if let Some(unasked) = prepared.unasked {
+                print(&format!("    it never asks for some of what is granted: `{unasked}`\n"));
             }
         }
-    }
+        News::Change(_, Change::Park(_, why)) => found += fault(&why),
+        News::Files { idle, .. } => {
+            for (path, why) in idle {
+                found += fault(&format!("plugin `{}` {why}", path.display()));
+            }
+        }
+        _ => {}
+    });
     found += budget(&config);
     if found == 0 {
         return Ok(());
