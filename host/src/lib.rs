@@ -57,15 +57,16 @@ pub mod scheduler;
 pub mod upkeep;
 pub mod watch;
 
-// From a configuration to a running agent.
-pub mod admin;
-pub mod agent;
+// From files to plugins, and from a configuration to a running agent.
 pub mod bundled;
 pub mod catalog;
-pub mod cli;
 pub mod component_file;
 pub mod fleet;
 pub mod loader;
 pub mod orphans;
 pub mod paste;
 pub mod reload;
+
+pub mod admin;
+pub mod agent;
+pub mod cli;

@@ -229,12 +229,18 @@ impl Survey {
             config.collectors.iter().map(|(name, table)| (name, Table::Collector(table.clone())));
         let mut wanted = Vec::new();
         let mut used = BTreeSet::new();
+        // Many tables may run one file.
+        let mut files: BTreeMap<PathBuf, Located> = BTreeMap::new();
         for (name, table) in handlers.chain(collectors) {
             if let PluginSource::Named(plugin) = &table.plugin().source {
                 used.insert(plugin.clone());
             }
             if table.plugin().enabled {
-                let located = self.loader.locate(&table.plugin().source, catalog, &self.unsettled);
+                let locate = || self.loader.locate(&table.plugin().source, catalog, &self.unsettled);
+                let located = match &table.plugin().source {
+                    PluginSource::File(path) => files.entry(path.clone()).or_insert_with(locate).clone(),
+                    PluginSource::Named(_) => locate(),
+                };
                 wanted.push((name.clone(), Wanted { table, located, is_dropped_in: false }));
             }
         }

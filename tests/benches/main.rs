@@ -2,7 +2,7 @@
 //! makes other figures, so each run prints the load, and ratios to what it measured itself.
 //!
 //! ```text
-//! cargo build --release && cargo bench -p kimberlite-tests [-- canonical thousand limits names delivery]
+//! cargo build --release && cargo bench -p kimberlite-tests [-- canonical thousand limits names delivery reload]
 //! ```
 //!
 //! | name | asks | how |
@@ -11,6 +11,7 @@
 //! | `thousand` | what a thousand collectors cost, and whether they start in time | the agent as a process |
 //! | `limits` | how fast a runaway plugin is stopped and replaced, and what is left of it | the library |
 //! | `names` | what a million names leave behind once they are gone | the library, in virtual time |
+//! | `reload` | how soon a dropped plugin runs, and what the others feel of it | the agent as a process |
 //! | `delivery` | how many samples a second go to a handler, to a socket and to disk | the library |
 //!
 //! Each runs in a process of its own, so that none finds the heap of another.
@@ -25,18 +26,20 @@ mod limits;
 mod names;
 mod parts;
 mod process;
+mod reload;
 mod report;
 mod sink;
 mod thousand;
 
 use std::process::Command;
 
-const ALL: [(&str, fn()); 5] = [
+const ALL: [(&str, fn()); 6] = [
     ("canonical", canonical::run),
     ("thousand", thousand::run),
     ("limits", limits::run),
     ("names", names::run),
     ("delivery", delivery::run),
+    ("reload", reload::run),
 ];
 
 /// What the child processes of this program are told to be.

@@ -7,17 +7,17 @@ use std::time::Instant;
 use kimberlite::clock::{Clock, VirtualClock};
 use kimberlite::collector::Collector;
 use kimberlite::config::manifest::PluginKind;
+use kimberlite::fleet;
 use kimberlite::machine::Machine;
 use kimberlite::queue::Queue;
 use kimberlite::router::Router;
 use kimberlite::routes::Filter;
-use kimberlite::scheduler::{Scheduled, Scheduler};
+use kimberlite::scheduler::{Order, Scheduled, Scheduler};
 use kimberlite::secrets::Secrets;
 use kimberlite::series::{SeriesConfig, SeriesTable};
 use kimberlite::status::PluginHandle;
 use kimberlite::telemetry::{self, Format};
 use kimberlite::upkeep::Upkeep;
-use kimberlite::{agent, fleet};
 use tokio::sync::mpsc;
 
 use crate::parts::{Parts, runtime};
@@ -123,13 +123,15 @@ impl Whole {
         let table = &parts.config.collectors["names"];
         let series = SeriesTable::new(machine.element().clone(), fleet::series_config(table), routes);
         let series = Arc::new(Mutex::new(series));
-        let (commands, inbox) = mpsc::channel(1);
+        let (runs, due) = mpsc::channel(1);
+        let (_, none) = mpsc::channel(1);
         let task = Collector::new(parts.keeper("names"), table.interval, series, router.clone(), machine);
-        tokio::spawn(task.serve(inbox));
-        let mut scheduler = Scheduler::new("bench", router.clone(), Arc::new(clock.clone()));
-        let scheduled = Scheduled { interval: table.interval, commands, status: collector.clone() };
-        scheduler.insert("names".to_owned(), scheduled);
-        tokio::spawn(scheduler.run());
+        tokio::spawn(task.serve(due, none));
+        let scheduler = Scheduler::new("bench", router.clone(), Arc::new(clock.clone()));
+        let scheduled = Scheduled { interval: table.interval, runs, status: collector.clone() };
+        let (orders, told) = mpsc::unbounded_channel();
+        orders.send(Order::Insert("names".to_owned(), scheduled)).unwrap();
+        tokio::spawn(scheduler.run(told));
         let mut upkeep = Upkeep::new(
             Some(parts.config.agent.interval),
             SeriesTable::new(parts.own.clone(), SeriesConfig::default(), router.routes()),
