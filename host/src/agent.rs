@@ -239,7 +239,7 @@ impl Agent {
                 error!("the config has a fault and changes nothing: {text}");
                 reload.fault = Some(text);
             }
-            News::Change(name, change) => self.fleet.apply(&name, change, &mut reload.sums),
+            News::Change(name, change) => self.fleet.apply(&name, *change, &mut reload.sums),
             News::Files { owners, idle } => {
                 self.fleet.owners = owners;
                 self.fleet.set_idle(idle);

@@ -121,7 +121,8 @@ pub fn machine_stats(agent: &AgentConfig) -> Arc<Mutex<HostStats>> {
     })))
 }
 
-fn located(candidate: &Candidate) -> Located {
+/// Where a file of a plugin directory is, and whether it is any good.
+pub fn located(candidate: &Candidate) -> Located {
     let path = candidate.path.clone();
     match &candidate.found {
         Verdict::Whole { sha256, .. } => Located::File { path, sha256: sha256.clone() },

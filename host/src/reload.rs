@@ -23,7 +23,7 @@ use crate::config::settings::Setting;
 use crate::config::{
     CollectorConfig, Config, ConfigSource, Fault, Faults, HandlerConfig, PluginConfig, PluginSource,
 };
-use crate::loader::{Loader, Located, Prepared, Unfit};
+use crate::loader::{Loader, Located, Prepared, Unfit, located};
 use crate::plugin::{Context, Plugin};
 use crate::{paste, trust, upgrade};
 
@@ -101,6 +101,9 @@ pub struct Refusal {
     pub may_be_approved: bool,
 }
 
+/// Files that run nothing, and why: sentences that begin behind a file's name.
+pub type Idle = Vec<(PathBuf, String)>;
+
 /// What a survey finds, as soon as it is found.
 #[derive(Debug)]
 pub enum News {
@@ -108,7 +111,7 @@ pub enum News {
     Config(Box<Config>),
     /// It is not, and changes nothing.
     Fault(Faults),
-    Change(String, Change),
+    Change(String, Box<Change>),
     /// Who owns which name, and why which files run nothing.
     Files {
         owners: Owners,
@@ -145,16 +148,16 @@ struct Wanted {
 struct Plan {
     removed: Vec<String>,
     /// By what the config says.
-    changes: Vec<(String, Change)>,
+    changes: Vec<(String, Box<Change>)>,
     /// Only their files may have changed.
     others: Vec<(String, Wanted)>,
     owners: Owners,
-    idle: Vec<(PathBuf, String)>,
+    idle: Idle,
 }
 
 enum Judged {
     Nothing,
-    Change(Change),
+    Change(Box<Change>),
     /// The config is wrong.
     Invalid(Faults),
 }
@@ -181,7 +184,7 @@ impl Survey {
             }
         };
         for name in plan.removed {
-            tell(News::Change(name, Change::Remove));
+            tell(News::Change(name, Box::new(Change::Remove)));
         }
         for (name, change) in plan.changes {
             tell(News::Change(name, change));
@@ -223,7 +226,7 @@ impl Survey {
     }
 
     /// Handlers first, so that nobody's first samples find nobody.
-    fn wanted(&self, config: &Config, catalog: &Catalog) -> (Vec<(String, Wanted)>, Vec<(PathBuf, String)>) {
+    fn wanted(&self, config: &Config, catalog: &Catalog) -> (Vec<(String, Wanted)>, Idle) {
         let handlers = config.handlers.iter().map(|(name, table)| (name, Table::Handler(table.clone())));
         let collectors =
             config.collectors.iter().map(|(name, table)| (name, Table::Collector(table.clone())));
@@ -232,66 +235,33 @@ impl Survey {
         // Many tables may run one file.
         let mut files: BTreeMap<PathBuf, Located> = BTreeMap::new();
         for (name, table) in handlers.chain(collectors) {
-            if let PluginSource::Named(plugin) = &table.plugin().source {
-                used.insert(plugin.clone());
-            }
+            let locate = || self.loader.locate(&table.plugin().source, catalog, &self.unsettled);
+            let located = match &table.plugin().source {
+                PluginSource::Named(plugin) => {
+                    used.insert(plugin.clone());
+                    locate()
+                }
+                PluginSource::File(path) => files.entry(path.clone()).or_insert_with(locate).clone(),
+            };
             if table.plugin().enabled {
-                let locate = || self.loader.locate(&table.plugin().source, catalog, &self.unsettled);
-                let located = match &table.plugin().source {
-                    PluginSource::File(path) => files.entry(path.clone()).or_insert_with(locate).clone(),
-                    PluginSource::Named(_) => locate(),
-                };
                 wanted.push((name.clone(), Wanted { table, located, is_dropped_in: false }));
             }
         }
-        let mut idle = Vec::new();
-        for Candidate { path, found } in &catalog.candidates {
-            let owned = catalog.owners.iter().find(|(_, owner)| *owner == path).map(|(name, _)| name);
-            let claimed = match (found, owned) {
-                (Verdict::Whole { name, .. }, _) => name,
-                (_, Some(name)) => name,
-                (Verdict::Refused(why), None) => {
-                    idle.push((path.clone(), why.clone()));
-                    continue;
-                }
-                (Verdict::Unsettled, None) => {
-                    idle.push((path.clone(), "is still being written".to_owned()));
+        let mut idle = Idle::new();
+        for candidate in &catalog.candidates {
+            let name = match claimed(candidate, catalog, config) {
+                Ok(name) => name,
+                Err(why) => {
+                    idle.push((candidate.path.clone(), why));
                     continue;
                 }
             };
-            let paste =
-                |name: &str| format!("[collectors.{name}]\nplugin = {{ file = \"{}\" }}", path.display());
-            let has_table = config.collectors.contains_key(claimed) || config.handlers.contains_key(claimed);
-            if owned != Some(claimed) {
-                let owner =
-                    catalog.owners.get(claimed).map_or_else(String::new, |path| path.display().to_string());
-                idle.push((path.clone(), format!("is not run: `{owner}` has the name `{claimed}` already")));
-            } else if bundled::find(claimed).is_some() {
-                let why = format!(
-                    "is not run: a bundled plugin has the name `{claimed}`; to run it all the same, add"
-                );
-                idle.push((path.clone(), format!("{why}\n{}", paste(claimed))));
-            } else if used.contains(claimed) {
-                // A table runs it, or switches it off.
-            } else if has_table {
-                let why = format!(
-                    "is not run: the config's table `{claimed}` runs another plugin; to run it beside that, add"
-                );
-                idle.push((path.clone(), format!("{why}\n{}", paste(&format!("{claimed}-2")))));
-            } else {
-                let source = PluginSource::File(path.clone());
+            // Otherwise a table runs it, or switches it off.
+            if !used.contains(name) {
+                let source = PluginSource::File(candidate.path.clone());
                 let table = Table::Collector(CollectorConfig::new(source, &config.agent));
-                let located = match found {
-                    Verdict::Whole { sha256, .. } => {
-                        Located::File { path: path.clone(), sha256: sha256.clone() }
-                    }
-                    Verdict::Unsettled => Located::Unsettled(path.clone()),
-                    Verdict::Refused(why) => Located::Refused {
-                        path: path.clone(),
-                        why: format!("plugin `{}` {why}", path.display()),
-                    },
-                };
-                wanted.push((claimed.clone(), Wanted { table, located, is_dropped_in: true }));
+                let located = located(candidate);
+                wanted.push((name.clone(), Wanted { table, located, is_dropped_in: true }));
             }
         }
         (wanted, idle)
@@ -306,7 +276,7 @@ impl Survey {
             true => why,
             false => Faults::from(Fault::new(why).at(&table.plugin().place)).to_string(),
         };
-        let park = |why: String| Judged::Change(Change::Park(table.clone(), why));
+        let park = |why: String| changed(Change::Park(table.clone(), why));
         let pin = table.plugin().sha256.as_ref();
         let (sha256, origin) = match located {
             Located::Missing(why) => return park(placed(why.clone())),
@@ -340,7 +310,7 @@ impl Survey {
         }
         let or_refuse = |version: &str, why: String| match runs {
             None => park(why),
-            Some(_) => Judged::Change(Change::Refuse(Refusal {
+            Some(_) => changed(Change::Refuse(Refusal {
                 origin: origin.clone(),
                 sha256: sha256.unwrap_or_default().to_owned(),
                 version: version.to_owned(),
@@ -371,12 +341,12 @@ impl Survey {
             Err(unfit) => return or_refuse(&version, unfit.faults().to_string()),
         };
         let Some(running) = runs else {
-            return Judged::Change(Change::Start(table.clone(), Box::new(prepared)));
+            return changed(Change::Start(table.clone(), Box::new(prepared)));
         };
         let more = upgrade::more(running.context.grants.asked(), prepared.context.grants.asked());
         let is_approved = known.is_some_and(|known| known.approved.as_ref() == Some(&prepared.plugin.sha256));
         if is_same_table && !more.is_empty() && !is_approved {
-            return Judged::Change(Change::Refuse(Refusal {
+            return changed(Change::Refuse(Refusal {
                 origin,
                 sha256: prepared.plugin.sha256,
                 version,
@@ -387,7 +357,7 @@ impl Survey {
                 may_be_approved: true,
             }));
         }
-        Judged::Change(Change::Replace(table.clone(), Box::new(prepared)))
+        changed(Change::Replace(table.clone(), Box::new(prepared)))
     }
 
     /// The same code, whose table or secrets may be others.
@@ -404,7 +374,7 @@ impl Survey {
             Unfit::Table(faults) if is_same_table => refuse(version.origin.clone(), "", faults.to_string()),
             Unfit::Table(faults) if is_strict => Judged::Invalid(faults),
             // What is not granted any more must not go on.
-            unfit => Judged::Change(Change::Park(table.clone(), unfit.faults().to_string())),
+            unfit => changed(Change::Park(table.clone(), unfit.faults().to_string())),
         };
         let (config, context) = (table.plugin(), &version.context);
         let terms = self.loader.terms(table.kind(), name, config, &version.plugin.manifest);
@@ -418,21 +388,58 @@ impl Survey {
             && config.tls == context.tls;
         if is_same {
             return match (is_same_table, self.refused.contains(name)) {
-                (false, _) => Judged::Change(Change::Reconfigure(table.clone())),
-                (true, true) => Judged::Change(Change::Agree),
+                (false, _) => changed(Change::Reconfigure(table.clone())),
+                (true, true) => changed(Change::Agree),
                 (true, false) => Judged::Nothing,
             };
         }
         match self.loader.fit(table.kind(), name, config, version.plugin.clone(), version.origin.clone()) {
-            Ok(prepared) => Judged::Change(Change::Replace(table.clone(), Box::new(prepared))),
+            Ok(prepared) => changed(Change::Replace(table.clone(), Box::new(prepared))),
             Err(unfit) => wrong(unfit),
         }
     }
 }
 
+/// The name under which a file in a plugin directory runs; or why it runs nothing.
+fn claimed<'a>(
+    candidate: &'a Candidate,
+    catalog: &'a Catalog,
+    config: &Config,
+) -> Result<&'a String, String> {
+    let Candidate { path, found } = candidate;
+    let owned = catalog.owners.iter().find(|(_, owner)| *owner == path).map(|(name, _)| name);
+    let name = match (found, owned) {
+        (Verdict::Whole { name, .. }, _) => name,
+        (_, Some(name)) => name,
+        (Verdict::Refused(why), None) => return Err(why.clone()),
+        (Verdict::Unsettled, None) => return Err("is still being written".to_owned()),
+    };
+    let but = |why: &str, table: &str| {
+        Err(format!("{why}, add\n[collectors.{table}]\nplugin = {{ file = \"{}\" }}", path.display()))
+    };
+    let table = config.collectors.get(name).map(|table| &table.plugin);
+    let table = table.or(config.handlers.get(name).map(|table| &table.plugin));
+    if owned != Some(name) {
+        let owner = catalog.owners.get(name).map_or_else(String::new, |path| path.display().to_string());
+        Err(format!("is not run: `{owner}` has the name `{name}` already"))
+    } else if bundled::find(name).is_some() {
+        but(&format!("is not run: a bundled plugin has the name `{name}`; to run it all the same"), name)
+    } else if table.is_some_and(|table| table.source != PluginSource::Named(name.clone())) {
+        let why =
+            format!("is not run: the config's table `{name}` runs another plugin; to run it beside that");
+        but(&why, &format!("{name}-2"))
+    } else {
+        Ok(name)
+    }
+}
+
+fn changed(change: Change) -> Judged {
+    Judged::Change(Box::new(change))
+}
+
 fn refuse(origin: String, sha256: &str, why: String) -> Judged {
     let (sha256, version) = (sha256.to_owned(), String::new());
-    Judged::Change(Change::Refuse(Refusal { origin, sha256, version, why, may_be_approved: false }))
+    changed(Change::Refuse(Refusal { origin, sha256, version, why, may_be_approved: false }))
 }
 
 fn bundled_name(located: &Located) -> &str {

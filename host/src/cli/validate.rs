@@ -40,17 +40,20 @@ pub(super) fn validate(session: &Session) -> Result<(), Ended> {
         is_start: true,
     };
     survey.run(|news| match news {
-        News::Change(name, Change::Start(table, prepared)) => {
-            let (kind, manifest) = (table.kind(), &prepared.plugin.manifest);
-            print(&format!(
-                "ok: {kind} `{name}` ({} {}, {})\n",
-                manifest.name, manifest.version, prepared.origin
-            ));
-            if let Some(unasked) = prepared.unasked {
-                print(&format!("    it never asks for some of what is granted: `{unasked}`\n"));
+        News::Change(name, change) => match *change {
+            Change::Start(table, prepared) => {
+                let (kind, manifest) = (table.kind(), &prepared.plugin.manifest);
+                print(&format!(
+                    "ok: {kind} `{name}` ({} {}, {})\n",
+                    manifest.name, manifest.version, prepared.origin
+                ));
+                if let Some(unasked) = prepared.unasked {
+                    print(&format!("    it never asks for some of what is granted: `{unasked}`\n"));
+                }
             }
-        }
-        News::Change(_, Change::Park(_, why)) => found += fault(&why),
+            Change::Park(_, why) => found += fault(&why),
+            _ => {}
+        },
         News::Files { idle, .. } => {
             for (path, why) in idle {
                 found += fault(&format!("plugin `{}` {why}", path.display()));
