@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kimberlite::plugin::section::embed;
 use kimberlite_tests::{
-    Agent, HOSTILE_COLLECTOR, HttpSink, LineSink, Minisign, Plugin, Reply, TempDir, verb,
+    Agent, HOSTILE_COLLECTOR, HOSTILE_HANDLER, HttpSink, LineSink, Minisign, Plugin, Reply, TempDir, verb,
 };
 use rustix::process::Signal;
 
@@ -256,6 +256,11 @@ fn what_is_not_granted_by_default_is_parked_with_the_lines_to_paste() {
     assert_eq!(inspected[0]["config"], lines);
     agent.set_config(&keys, &(base + lines));
     wait_for_calls(&agent, &sink, "c");
+    // A handler always needs a table.
+    let manifest = "name = \"taker\"\nkind = \"handler\"\nversion = \"1.0.0\"\ndescription = \"for tests\"\n";
+    put(&format!("{plugins}/taker.wasm"), embed(&fs::read(HOSTILE_HANDLER).unwrap(), manifest).unwrap());
+    let parked = agent.wait_for("taker", "is parked", |plugin| plugin.state() == "parked");
+    assert!(waits_for(&parked).trim_end().ends_with("[handlers.taker]"), "{parked:?}");
     assert_undisturbed(agent, &[&sink]);
 }
 
@@ -462,6 +467,27 @@ fn a_handler_that_comes_back_takes_up_its_spool() {
     });
     agent.wait_for("metricly", "has emptied its spool", |plugin| plugin.figure("spool_bytes") == 0);
     assert!(!Path::new(&agent.data("spool/metricly/orphaned")).exists());
+}
+
+#[test]
+fn what_a_plugin_stored_stays_when_it_is_exchanged_and_goes_when_it_does() {
+    let (dir, _, keys) = prepared();
+    let remembers = |memory: &str| {
+        let rest =
+            format!("interval = \"50ms\"\ngrant = {{ state = true }}\nlimits = {{ memory = \"{memory}\" }}");
+        collector("remember", "mode = \"remember\", ask_state = true", &rest)
+    };
+    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &remembers("12MiB"));
+    agent.wait_for_log(&["remembers 9 calls"]);
+    agent.set_config(&keys, &remembers("13MiB"));
+    agent.wait_for_log(&["plugin is replaced", "remember"]);
+    agent.wait_for_log(&["remembers 29 calls"]);
+    let ones = agent.log().iter().filter(|line| line["message"] == "remembers 1 calls").count();
+    assert_eq!(ones, 1, "it has begun anew");
+    agent.set_config(&keys, "");
+    agent.wait("nothing is kept", |agent| {
+        (!Path::new(&agent.data("state/remember.json")).exists()).then_some(())
+    });
 }
 
 #[test]
