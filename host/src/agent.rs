@@ -66,8 +66,16 @@ struct Reload {
     sums: Sums,
     /// Why the config was not taken.
     fault: Option<String>,
-    /// Asked for while another one went on.
-    next: Option<Vec<Reply>>,
+    /// Asked for while this one went on.
+    next: Vec<Asked>,
+}
+
+/// Why everything is looked at.
+enum Asked {
+    /// A file has changed.
+    ByChange,
+    /// Somebody said so, and may want to know what came of it.
+    ByHand(Option<Reply>),
 }
 
 impl Agent {
@@ -117,7 +125,7 @@ impl Agent {
         let mut agent =
             Self { config, source, machine, router, status, log, tables, fleet, data, orders, outcomes };
         let mut news = Vec::new();
-        agent.survey(BTreeSet::new(), true).run(|found| news.push(found));
+        agent.survey(BTreeSet::new(), false, true).run(|found| news.push(found));
         let mut first = Reload::default();
         for found in news {
             agent.take(found, &mut first);
@@ -133,7 +141,7 @@ impl Agent {
         self.status.clone()
     }
 
-    fn survey(&self, unsettled: BTreeSet<PathBuf>, is_start: bool) -> Survey {
+    fn survey(&self, unsettled: BTreeSet<PathBuf>, reads_config: bool, is_start: bool) -> Survey {
         Survey {
             loader: self.fleet.loader.clone(),
             source: self.source.clone(),
@@ -142,6 +150,7 @@ impl Agent {
             refused: self.fleet.refused(),
             owners: self.fleet.owners.clone(),
             unsettled,
+            reads_config,
             is_start,
         }
     }
@@ -197,8 +206,8 @@ impl Agent {
                     upkeep.work();
                     self.fleet.bury_orphans();
                 }
-                _ = hangup.recv() => self.reload(&mut reload, &watch, None),
-                () = watch.changed() => self.reload(&mut reload, &watch, None),
+                _ = hangup.recv() => self.reload(&mut reload, &watch, Asked::ByHand(None)),
+                () = watch.changed() => self.reload(&mut reload, &watch, Asked::ByChange),
             }
         }
         info!(grace = ?self.config.agent.grace, "stopping: delivering what is queued");
@@ -210,15 +219,21 @@ impl Agent {
     }
 
     /// Looks at everything anew, or once more when the present look is over.
-    fn reload(&self, reload: &mut Reload, watch: &Watch, reply: Option<Reply>) {
+    fn reload(&self, reload: &mut Reload, watch: &Watch, asked: Asked) {
         if reload.news.is_some() {
-            reload.next.get_or_insert_default().extend(reply);
+            reload.next.push(asked);
             return;
         }
-        *reload = Reload { replies: reply.into_iter().collect(), ..Reload::default() };
+        let is_by_hand = matches!(asked, Asked::ByHand(_));
+        if let Asked::ByHand(reply) = asked {
+            reload.replies.extend(reply);
+        }
         let (tell, news) = mpsc::unbounded_channel();
         reload.news = Some(news);
-        let survey = self.survey(watch.unsettled(), false);
+        let unsettled = watch.unsettled();
+        // Who asks for it has saved it.
+        let reads_config = is_by_hand || !unsettled.iter().any(|path| self.source.has(path));
+        let survey = self.survey(unsettled, reads_config, false);
         // One ordinary thread: what runs must not feel that something is compiled.
         tokio::task::spawn_blocking(move || {
             // Nobody listens any more when the agent ends.
@@ -262,9 +277,16 @@ impl Agent {
             // Whoever asked may have gone.
             drop(reply.send(answer.clone()));
         }
-        if let Some(replies) = next {
-            self.reload(reload, watch, None);
-            reload.replies = replies;
+        // One more look is enough for all who have asked meanwhile.
+        let by_hand = next.iter().any(|asked| matches!(asked, Asked::ByHand(_)));
+        let any = !next.is_empty();
+        let replies = next.into_iter().filter_map(|asked| match asked {
+            Asked::ByHand(reply) => reply,
+            Asked::ByChange => None,
+        });
+        reload.replies = replies.collect();
+        if any {
+            self.reload(reload, watch, if by_hand { Asked::ByHand(None) } else { Asked::ByChange });
         }
     }
 
@@ -279,6 +301,7 @@ impl Agent {
             self.machine.set_base((*own_element(&config).facts()).clone());
         }
         self.fleet.loader.agent = config.agent.clone();
+        self.fleet.set_levels();
         self.config = config;
     }
 
@@ -324,10 +347,9 @@ impl Agent {
     fn obey(&mut self, request: AdminRequest, reload: &mut Reload, watch: &Watch) {
         let AdminRequest { command, reply } = request;
         match command {
-            AdminCommand::Reload => self.reload(reload, watch, Some(reply)),
+            AdminCommand::Reload => self.reload(reload, watch, Asked::ByHand(Some(reply))),
             AdminCommand::Release(name) if self.fleet.approve(&name) => {
-                self.reload(reload, watch, None);
-                drop(reply.send(Ok(format!("the new version of `{name}` is let in"))));
+                self.reload(reload, watch, Asked::ByHand(Some(reply)));
             }
             AdminCommand::Release(name) => match (self.fleet.collector(&name), self.fleet.handler(&name)) {
                 (Some(collector), _) => {

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 use crate::component_file::{self, FileRules};
 
+/// Of a file that changes still.
+pub const UNSETTLED: &str = "is still being written";
+
 /// More files in the plugin directories are not looked at.
 const MOST: usize = 10_000;
 

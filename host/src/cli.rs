@@ -215,7 +215,8 @@ fn run(session: &Session) -> Result<(), Ended> {
     // What an agent and its plugins write is nobody else's: state, archives, compiled code.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let data = DataDir::open(&data_dir(&config)?)?;
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let clock = Arc::new(RealClock::new());
         let (secrets, log) = (session.secrets.clone(), session.log.clone());
         let agent = Agent::start(config, session.source(), data, secrets, log, clock)
@@ -224,7 +225,10 @@ fn run(session: &Session) -> Result<(), Ended> {
             Some(bind) => Ended::Io(bind.to_string()),
             None => Ended::Software(format!("{error:#}")),
         })
-    })
+    });
+    // A plugin that is being compiled must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
 }
 
 fn tell(session: &Session, order: impl FnOnce(&Client) -> Result<String, ClientError>) -> Result<(), Ended> {

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::backlog::Backlog;
 use crate::backoff::Backoff;
-use crate::catalog::Owners;
+use crate::catalog::{Owners, UNSETTLED};
 use crate::collected::Publish;
 use crate::collector::{self, Collector, Run};
 use crate::config::manifest::{BatchBy, Manifest, PluginKind};
@@ -191,7 +191,7 @@ impl Fleet {
                 status.state = "parked".into();
                 status.origin.clone_from(&origin);
             });
-            if status.set_waits_for(&format!("plugin `{origin}` {why}")) {
+            if status.set_waits_for(&format!("plugin `{origin}` {why}")) && why != UNSETTLED {
                 warn!(file = origin, "file in a plugin directory {}", one_line(&why));
             }
         }
@@ -211,7 +211,7 @@ impl Fleet {
                     self.show(&name);
                 }
                 let why = format!("{}: {}", failure.reason.as_str(), failure.text);
-                self.refuse(&name, Refusal { origin, sha256, version, why, may_be_approved: false });
+                self.refuse(&name, Refusal { origin, sha256, version, why });
             }
         }
     }
@@ -448,7 +448,17 @@ impl Fleet {
         if let Some(known) = self.known.get_mut(name) {
             known.table = table;
         }
+        self.set_levels();
         info!(plugin = name, "plugin goes on with a changed config");
+    }
+
+    /// How much of what plugins say is written.
+    pub fn set_levels(&self) {
+        for known in self.known.values() {
+            if let Some(Version { context, .. }) = &known.runs {
+                context.log.set_level(self.loader.level(known.table.plugin()));
+            }
+        }
     }
 
     fn introduce_change(&self, name: &str, table: &Table) {
@@ -510,7 +520,7 @@ impl Fleet {
     }
 
     fn refuse(&mut self, name: &str, refusal: Refusal) {
-        let Refusal { origin, sha256, version, why, .. } = refusal;
+        let Refusal { origin, sha256, version, why } = refusal;
         let refused = Refused { origin, version, sha256, reason: why };
         let is_news = self.status(name).set_refused(Some(refused.clone()));
         if is_news {

@@ -19,7 +19,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::bundled::{self, Bundled};
 use crate::capability::Grants;
-use crate::catalog::{Candidate, Catalog, Owners, Verdict};
+use crate::catalog::{Candidate, Catalog, Owners, UNSETTLED, Verdict};
 use crate::clock::Clock;
 use crate::component_file::{self, FileRules};
 use crate::config::manifest::{Manifest, PluginKind};
@@ -208,7 +208,7 @@ impl Loader {
                 };
                 Ok((file.sha256 == *sha256).then_some(found))
             }
-            Located::Unsettled(path) => Err(about(path, "is still being written")),
+            Located::Unsettled(path) => Err(about(path, UNSETTLED)),
             Located::Refused { why, .. } | Located::Missing(why) => Err(why.clone()),
         }
     }
@@ -297,6 +297,11 @@ impl Loader {
         )
     }
 
+    /// Of what a plugin says.
+    pub fn level(&self, table: &PluginConfig) -> tracing::Level {
+        tracing_level(table.log_level.unwrap_or(self.agent.log_level))
+    }
+
     fn check_memory(
         &self,
         manifest: &Manifest,
@@ -326,7 +331,6 @@ impl Loader {
             }
             _ => StateStore::new(table.limits.state),
         };
-        let level = tracing_level(table.log_level.unwrap_or(self.agent.log_level));
         Ok(Context {
             name: name.to_owned(),
             grants,
@@ -336,7 +340,7 @@ impl Loader {
             stats: self.stats.clone(),
             views: Mutex::new(views),
             state: Arc::new(Mutex::new(state)),
-            log: Arc::new(GuestLog::new(name, level, table.limits.log_lines)),
+            log: Arc::new(GuestLog::new(name, self.level(table), table.limits.log_lines)),
             tls: table.tls.clone(),
             http: HttpAccess::new(self.agent.proxy.clone()),
             roots: Roots {

@@ -17,9 +17,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::bundled;
-use crate::catalog::{Candidate, Catalog, Owners, Verdict};
+use crate::catalog::{Candidate, Catalog, Owners, UNSETTLED, Verdict};
 use crate::config::manifest::PluginKind;
-use crate::config::settings::Setting;
+use crate::config::settings::{GivenValue, Setting};
 use crate::config::{
     CollectorConfig, Config, ConfigSource, Fault, Faults, HandlerConfig, PluginConfig, PluginSource,
 };
@@ -97,8 +97,6 @@ pub struct Refusal {
     pub sha256: String,
     pub version: String,
     pub why: String,
-    /// What may be approved by `kimberlite release`.
-    pub may_be_approved: bool,
 }
 
 /// Files that run nothing, and why: sentences that begin behind a file's name.
@@ -132,6 +130,8 @@ pub struct Survey {
     pub owners: Owners,
     /// Files that change still.
     pub unsettled: BTreeSet<PathBuf>,
+    /// Whether the config is read, too, or the one in force goes on.
+    pub reads_config: bool,
     /// Nothing runs yet, and what cannot run is parked, whatever the reason.
     pub is_start: bool,
 }
@@ -165,14 +165,16 @@ enum Judged {
 impl Survey {
     /// Looks at everything, and tells what it finds.
     pub fn run(mut self, mut tell: impl FnMut(News)) {
-        let config = if self.is_start { Ok(self.config.clone()) } else { self.source.load_trusted() };
+        let config = if self.reads_config { self.source.load_trusted() } else { Ok(self.config.clone()) };
         let planned = config.and_then(|config| {
             self.loader.agent = config.agent.clone();
             self.plan(&config, !self.is_start).map(|plan| (config, plan))
         });
         let plan = match planned {
             Ok((config, plan)) => {
-                tell(News::Config(Box::new(config)));
+                if self.reads_config {
+                    tell(News::Config(Box::new(config)));
+                }
                 plan
             }
             Err(faults) => {
@@ -270,6 +272,10 @@ impl Survey {
     fn judge(&self, name: &str, wanted: &Wanted, is_strict: bool) -> Judged {
         let Wanted { table, located, is_dropped_in } = wanted;
         let known = self.known.get(name);
+        let is_unsettled = secrets(table.plugin()).any(|path| self.unsettled.contains(path));
+        if is_unsettled && known.is_some() {
+            return Judged::Nothing;
+        }
         let runs = known.and_then(|known| known.runs.as_ref());
         let is_same_table = known.is_some_and(|known| known.table == *table);
         let placed = |why: String| match is_dropped_in {
@@ -281,7 +287,7 @@ impl Survey {
         let (sha256, origin) = match located {
             Located::Missing(why) => return park(placed(why.clone())),
             Located::Unsettled(path) if runs.is_none() => {
-                return park(placed(format!("plugin `{}` is still being written", path.display())));
+                return park(placed(format!("plugin `{}` {UNSETTLED}", path.display())));
             }
             Located::Unsettled(_) => return Judged::Nothing,
             Located::Refused { why, .. } if runs.is_none() => return park(placed(why.clone())),
@@ -315,7 +321,6 @@ impl Survey {
                 sha256: sha256.unwrap_or_default().to_owned(),
                 version: version.to_owned(),
                 why,
-                may_be_approved: false,
             })),
         };
         let (plugin, _) = match self.loader.load(located) {
@@ -354,7 +359,6 @@ impl Survey {
                     "it asks to {}, which the running version does not; `kimberlite release {name}` lets it in",
                     upgrade::describe(&more)
                 ),
-                may_be_approved: true,
             }));
         }
         changed(Change::Replace(table.clone(), Box::new(prepared)))
@@ -412,7 +416,7 @@ fn claimed<'a>(
         (Verdict::Whole { name, .. }, _) => name,
         (_, Some(name)) => name,
         (Verdict::Refused(why), None) => return Err(why.clone()),
-        (Verdict::Unsettled, None) => return Err("is still being written".to_owned()),
+        (Verdict::Unsettled, None) => return Err(UNSETTLED.to_owned()),
     };
     let but = |why: &str, table: &str| {
         Err(format!("{why}, add\n[collectors.{table}]\nplugin = {{ file = \"{}\" }}", path.display()))
@@ -439,7 +443,7 @@ fn changed(change: Change) -> Judged {
 
 fn refuse(origin: String, sha256: &str, why: String) -> Judged {
     let (sha256, version) = (sha256.to_owned(), String::new());
-    changed(Change::Refuse(Refusal { origin, sha256, version, why, may_be_approved: false }))
+    changed(Change::Refuse(Refusal { origin, sha256, version, why }))
 }
 
 fn bundled_name(located: &Located) -> &str {
@@ -449,10 +453,17 @@ fn bundled_name(located: &Located) -> &str {
     }
 }
 
+/// The files of its settings.
+fn secrets(table: &PluginConfig) -> impl Iterator<Item = &PathBuf> {
+    table.settings.values().filter_map(|given| match &given.value {
+        GivenValue::File(path) => Some(path),
+        _ => None,
+    })
+}
+
 /// Every file whose change may change what runs, besides those of the config itself and those in the
 /// plugin directories: components that tables name, secrets.
 pub fn named_files(config: &Config) -> Vec<PathBuf> {
-    use crate::config::settings::GivenValue;
     let collectors = config.collectors.values().map(|table| &table.plugin);
     let tables = collectors.chain(config.handlers.values().map(|table| &table.plugin));
     let mut files = Vec::new();
@@ -461,10 +472,7 @@ pub fn named_files(config: &Config) -> Vec<PathBuf> {
             files.push(path.clone());
             files.push(trust::signature_of(path));
         }
-        files.extend(table.settings.values().filter_map(|given| match &given.value {
-            GivenValue::File(path) => Some(path.clone()),
-            _ => None,
-        }));
+        files.extend(secrets(table).cloned());
     }
     files
 }

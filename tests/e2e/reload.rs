@@ -43,6 +43,34 @@ fn prepared() -> (TempDir, String, String) {
     (dir, plugins, keys)
 }
 
+/// An agent that measures and delivers, and whose plugin directory and config are to change.
+struct Followed {
+    agent: Agent,
+    sink: LineSink,
+    plugins: String,
+    keys: String,
+    /// The tables it starts with.
+    base: String,
+}
+
+impl Followed {
+    fn start() -> Self {
+        Self::start_with("", |_, _| {})
+    }
+
+    /// `more` are further keys of `[agent]`; `before` is done before it starts.
+    fn start_with(more: &str, before: impl FnOnce(&TempDir, &str)) -> Self {
+        let (dir, plugins, keys) = prepared();
+        let keys = format!("{keys}\n{more}");
+        before(&dir, &plugins);
+        let sink = LineSink::start();
+        let base = quick("good") + &graphite(sink.port(), "");
+        let agent = Agent::start_in(dir, KIMBERLITE, &keys, &base);
+        wait_for_calls(&agent, &sink, "good");
+        Self { agent, sink, plugins, keys, base }
+    }
+}
+
 fn quick(name: &str) -> String {
     collector(name, "", "interval = \"100ms\"")
 }
@@ -79,10 +107,7 @@ fn assert_undisturbed(agent: Agent, sinks: &[&LineSink]) {
 
 #[test]
 fn plugins_come_change_and_go_and_nobody_else_notices() {
-    let (dir, plugins, keys) = prepared();
-    let sink = LineSink::start();
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &(quick("good") + &graphite(sink.port(), "")));
-    wait_for_calls(&agent, &sink, "good");
+    let Followed { agent, sink, plugins, .. } = Followed::start();
     let file = format!("{plugins}/dropped.wasm");
 
     // Copied, then replaced by renaming.
@@ -124,16 +149,16 @@ fn plugins_come_change_and_go_and_nobody_else_notices() {
 
 #[test]
 fn a_swap_of_links_replaces_what_they_lead_to() {
-    let (dir, plugins, keys) = prepared();
-    let sink = LineSink::start();
     // As Kubernetes lays out a ConfigMap.
-    for version in ["v1", "v2"] {
-        fs::create_dir(format!("{plugins}/..{version}")).unwrap();
-        fs::write(format!("{plugins}/..{version}/k.wasm"), component("k", version, "")).unwrap();
-    }
-    symlink("..v1", format!("{plugins}/..data")).unwrap();
-    symlink("..data/k.wasm", format!("{plugins}/k.wasm")).unwrap();
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &(quick("good") + &graphite(sink.port(), "")));
+    let lay_out = |_: &TempDir, plugins: &str| {
+        for version in ["v1", "v2"] {
+            fs::create_dir(format!("{plugins}/..{version}")).unwrap();
+            fs::write(format!("{plugins}/..{version}/k.wasm"), component("k", version, "")).unwrap();
+        }
+        symlink("..v1", format!("{plugins}/..data")).unwrap();
+        symlink("..data/k.wasm", format!("{plugins}/k.wasm")).unwrap();
+    };
+    let Followed { agent, sink, plugins, .. } = Followed::start_with("", lay_out);
     wait_for_calls(&agent, &sink, "v1");
     symlink("..v2", format!("{plugins}/..data_tmp")).unwrap();
     fs::rename(format!("{plugins}/..data_tmp"), format!("{plugins}/..data")).unwrap();
@@ -143,11 +168,8 @@ fn a_swap_of_links_replaces_what_they_lead_to() {
 
 #[test]
 fn a_directory_that_goes_and_comes_back_is_followed() {
-    let (dir, plugins, keys) = prepared();
-    let sink = LineSink::start();
-    fs::remove_dir(&plugins).unwrap();
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &(quick("good") + &graphite(sink.port(), "")));
-    wait_for_calls(&agent, &sink, "good");
+    let Followed { agent, sink, plugins, .. } =
+        Followed::start_with("", |_, plugins| fs::remove_dir(plugins).unwrap());
     for round in 0..2 {
         fs::create_dir(&plugins).unwrap();
         fs::write(format!("{plugins}/x.wasm"), component("x", &format!("round{round}"), "")).unwrap();
@@ -209,11 +231,7 @@ fn a_changed_config_restarts_only_what_changed() {
 
 #[test]
 fn signals_and_the_command_line_reload_where_nothing_is_watched() {
-    let (dir, plugins, keys) = prepared();
-    let keys = format!("{keys}\nwatch = \"off\"");
-    let sink = LineSink::start();
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &(quick("good") + &graphite(sink.port(), "")));
-    wait_for_calls(&agent, &sink, "good");
+    let Followed { agent, sink, plugins, keys, .. } = Followed::start_with("watch = \"off\"", |_, _| {});
     fs::write(format!("{plugins}/a.wasm"), component("a", "a", "")).unwrap();
     let told = verb(KIMBERLITE, &["reload", "-c", &agent.config_file()]).expect_code(0).stdout;
     assert!(told.contains("1 started"), "{told}");
@@ -229,11 +247,8 @@ fn signals_and_the_command_line_reload_where_nothing_is_watched() {
 
 #[test]
 fn looking_now_and_then_finds_changes_too() {
-    let (dir, plugins, keys) = prepared();
-    let keys = format!("{keys}\nwatch = \"poll\"\nwatch_interval = \"200ms\"");
-    let sink = LineSink::start();
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &(quick("good") + &graphite(sink.port(), "")));
-    wait_for_calls(&agent, &sink, "good");
+    let poll = "watch = \"poll\"\nwatch_interval = \"200ms\"";
+    let Followed { agent, sink, plugins, .. } = Followed::start_with(poll, |_, _| {});
     fs::write(format!("{plugins}/a.wasm"), component("a", "a", "")).unwrap();
     wait_for_calls(&agent, &sink, "a");
     assert_undisturbed(agent, &[&sink]);
@@ -241,11 +256,7 @@ fn looking_now_and_then_finds_changes_too() {
 
 #[test]
 fn what_is_not_granted_by_default_is_parked_with_the_lines_to_paste() {
-    let (dir, plugins, keys) = prepared();
-    let sink = LineSink::start();
-    let base = quick("good") + &graphite(sink.port(), "");
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &base);
-    wait_for_calls(&agent, &sink, "good");
+    let Followed { agent, sink, plugins, keys, base } = Followed::start();
     let asks = "[capabilities.read]\nask = [\"/etc/hostname\"]\nreason = \"to know where it is\"\n";
     let file = format!("{plugins}/curious.wasm");
     put(&file, component("curious", "c", asks));
@@ -315,8 +326,7 @@ fn a_name_has_one_owner() {
     put(&cpu, component("cpu", "cpu", ""));
     for (file, why) in [(&a, "has the name `shared` already"), (&cpu, "a bundled plugin has the name `cpu`")]
     {
-        let parked = agent.wait_for(file, "is parked", |plugin| plugin.state() == "parked");
-        assert!(waits_for(&parked).contains(why), "{parked:?}");
+        agent.wait_for(file, why, |plugin| plugin.state() == "parked" && waits_for(plugin).contains(why));
     }
     fs::remove_file(&b).unwrap();
     wait_for_calls(&agent, &sink, "a");
@@ -366,11 +376,8 @@ fn only_what_is_signed_and_what_has_the_hash_is_run() {
 
 #[test]
 fn bad_files_end_in_a_stated_outcome_and_nobody_else_notices() {
-    let (dir, plugins, keys) = prepared();
-    let sink = LineSink::start();
-    let outside = dir.write("outside.wasm", component("outside", "outside", ""));
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &(quick("good") + &graphite(sink.port(), "")));
-    wait_for_calls(&agent, &sink, "good");
+    let Followed { agent, sink, plugins, .. } = Followed::start();
+    let outside = agent.dir.write("outside.wasm", component("outside", "outside", ""));
     let path = |name: &str| format!("{plugins}/{name}.wasm");
     fs::write(path("empty"), "").unwrap();
     fs::create_dir(path("directory")).unwrap();
@@ -400,8 +407,8 @@ fn bad_files_end_in_a_stated_outcome_and_nobody_else_notices() {
         ("control", "holds a control character"),
         ("others", "others can write"),
     ] {
-        let parked = agent.wait_for(&path(name), "is parked", |plugin| plugin.state() == "parked");
-        assert!(waits_for(&parked).contains(why), "{name}: {parked:?}");
+        let is_told = |plugin: &Plugin| plugin.state() == "parked" && waits_for(plugin).contains(why);
+        agent.wait_for(&path(name), why, is_told);
     }
     // One that changes all the time, and a whole one beside it.
     let busy = path("busy");
@@ -428,10 +435,7 @@ fn bad_files_end_in_a_stated_outcome_and_nobody_else_notices() {
 
 #[test]
 fn a_thousand_files_at_once_and_their_deletion_disturb_nobody() {
-    let (dir, plugins, keys) = prepared();
-    let sink = LineSink::start();
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &(quick("good") + &graphite(sink.port(), "")));
-    wait_for_calls(&agent, &sink, "good");
+    let Followed { agent, sink, plugins, .. } = Followed::start();
     let paths: Vec<String> = (0..1000).map(|number| format!("{plugins}/{number}.wasm")).collect();
     // Most are no good; every fiftieth has to be compiled, and may be gone before it is.
     for (number, path) in paths.iter().enumerate() {

@@ -37,6 +37,7 @@ pub(super) fn validate(session: &Session) -> Result<(), Ended> {
         refused: BTreeSet::new(),
         owners: Owners::new(),
         unsettled: BTreeSet::new(),
+        reads_config: false,
         is_start: true,
     };
     survey.run(|news| match news {

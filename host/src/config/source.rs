@@ -67,6 +67,12 @@ impl ConfigSource {
         paths
     }
 
+    /// Whether a path is one of these, or lies in one of them.
+    pub fn has(&self, path: &Path) -> bool {
+        let absolute = |ours: PathBuf| std::path::absolute(&ours).unwrap_or(ours);
+        self.paths().into_iter().map(absolute).any(|ours| path == ours || path.parent() == Some(&*ours))
+    }
+
     /// The files that make the configuration now.
     pub fn files(&self) -> Vec<PathBuf> {
         Config::files(&self.main_files(), self.directory.as_deref()).unwrap_or_default()

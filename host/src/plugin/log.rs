@@ -1,7 +1,7 @@
 //! What a guest says: bounded per call, at the plugin's own level, under the plugin's name.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use tracing::Level;
 
@@ -16,7 +16,7 @@ const MOST_WORDS: usize = 400;
 #[derive(Debug)]
 pub struct GuestLog {
     plugin: String,
-    level: Level,
+    level: RwLock<Level>,
     lines_per_call: u32,
     call: Mutex<Call>,
     dropped: AtomicU64,
@@ -34,7 +34,7 @@ impl GuestLog {
     pub fn new(plugin: &str, level: Level, lines_per_call: u32) -> Self {
         Self {
             plugin: plugin.to_owned(),
-            level,
+            level: RwLock::new(level),
             lines_per_call,
             call: Mutex::default(),
             dropped: AtomicU64::new(0),
@@ -46,8 +46,13 @@ impl GuestLog {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// What is written from now on.
+    pub fn set_level(&self, level: Level) {
+        *self.level.write().unwrap_or_else(PoisonError::into_inner) = level;
+    }
+
     pub(super) fn enabled(&self, level: Level) -> bool {
-        level <= self.level
+        level <= *self.level.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begin_call(&self) {
