@@ -189,7 +189,7 @@ pub fn main() -> ExitCode {
         Verb::Collect(collect) => collect.run(&session),
         Verb::Send(send) => send.run(&session),
         Verb::Embed(embed) => embed.run(),
-        Verb::Reload => tell(&session, Client::reload),
+        Verb::Reload => reload(&session),
         Verb::Release(Named { name }) => tell(&session, |agent| agent.release(&name)),
         Verb::Resume(Named { name }) => tell(&session, |agent| agent.resume(&name)),
         Verb::Deadletters(letters) => letters.run(&session),
@@ -229,6 +229,16 @@ fn run(session: &Session) -> Result<(), Ended> {
     // A plugin that is being compiled must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     ended
+}
+
+/// A config that the agent refuses is no fault of the way to it.
+fn reload(session: &Session) -> Result<(), Ended> {
+    match Client::connect(&session.agent_dir()?)?.reload() {
+        Ok(done) => print(&format!("{done}\n")),
+        Err(ClientError::Refused(why)) => return Err(Ended::Config(why)),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 fn tell(session: &Session, order: impl FnOnce(&Client) -> Result<String, ClientError>) -> Result<(), Ended> {

@@ -24,7 +24,7 @@ use crate::catalog::{Owners, UNSETTLED};
 use crate::collected::Publish;
 use crate::collector::{self, Collector, Run};
 use crate::config::manifest::{BatchBy, Manifest, PluginKind};
-use crate::config::{CollectorConfig, Counters, HandlerConfig, PluginConfig};
+use crate::config::{CollectorConfig, Counters, HandlerConfig, PluginConfig, PluginSource};
 use crate::data_dir::{DataDir, dead_letters_dir};
 use crate::dead_letters::DeadLetters;
 use crate::delivery::{self, Delivery, Parked, Terms};
@@ -512,7 +512,11 @@ impl Fleet {
             self.known.insert(name.to_owned(), Known { table, runs: None, failed: None, approved: None });
         }
         let status = self.status(name);
-        status.update(|status| status.state = "parked".into());
+        let origin = match self.known.get(name).map(|known| &known.table.plugin().source) {
+            Some(PluginSource::File(path)) => path.display().to_string(),
+            _ => String::new(),
+        };
+        status.update(|status| (status.state, status.origin) = ("parked".into(), origin));
         if status.set_waits_for(why) {
             sums.refused += 1;
             error!(plugin = name, "plugin is not started: {}", one_line(why));

@@ -240,7 +240,7 @@ fn signals_and_the_command_line_reload_where_nothing_is_watched() {
     agent.signal(Signal::HUP);
     wait_for_calls(&agent, &sink, "b");
     agent.set_config(&keys, "[nonsense]\n");
-    let told = verb(KIMBERLITE, &["reload", "-c", &agent.config_file()]).expect_code(74).stderr;
+    let told = verb(KIMBERLITE, &["reload", "-c", &agent.config_file()]).expect_code(78).stderr;
     assert!(told.contains("nonsense"), "{told}");
     assert_undisturbed(agent, &[&sink]);
 }
