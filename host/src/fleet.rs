@@ -9,43 +9,37 @@
 //! Nothing here waits: what takes time is left to tasks, and a plugin that follows one of its own name
 //! begins when that has ended. Uses: `reload` for what is to be done; all that a plugin consists of.
 
+mod collectors;
+mod handlers;
+mod terms;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::backlog::Backlog;
-use crate::backoff::Backoff;
+use self::terms::successor;
+pub use self::terms::{batch_form, keeper, retry_config, series_config};
 use crate::catalog::{Owners, UNSETTLED};
-use crate::collected::Publish;
-use crate::collector::{self, Collector, Run};
-use crate::config::manifest::{BatchBy, Manifest, PluginKind};
-use crate::config::{CollectorConfig, Counters, HandlerConfig, PluginConfig, PluginSource};
-use crate::data_dir::{DataDir, dead_letters_dir};
-use crate::dead_letters::DeadLetters;
-use crate::delivery::{self, Delivery, Parked, Terms};
-use crate::delivery_policy::{DeliveryPolicy, RetryConfig};
-use crate::halt::HaltFile;
-use crate::keeper::{Keeper, Successor};
+use crate::config::manifest::PluginKind;
+use crate::config::{PluginSource, QueueConfig};
+use crate::data_dir::DataDir;
 use crate::loader::{Loader, Prepared, level_filter};
 use crate::machine::Machine;
 use crate::orphans::Orphans;
-use crate::outgoing::BatchForm;
 use crate::plugin::Failure;
 use crate::queue::Queue;
 use crate::reload::{Change, Known, Refusal, Table, Version};
 use crate::router::Router;
-use crate::routes::{Filter, MOST_HANDLERS};
+use crate::routes::Filter;
 use crate::sample::Sample;
-use crate::scheduler::{Order, Scheduled};
-use crate::series::{SeriesConfig, SeriesLimits, SeriesTable};
+use crate::scheduler::Order;
+use crate::series::SeriesTable;
 use crate::status::{AgentStatus, PluginHandle, Refused};
-use crate::supervisor::{Rules, Supervisor};
-use crate::telemetry;
+use crate::{collector, delivery, telemetry};
 
 /// The series tables of all collectors, by name, for whoever wants the last values.
 pub type Tables = Arc<Mutex<BTreeMap<String, Arc<Mutex<SeriesTable>>>>>;
@@ -261,7 +255,7 @@ impl Fleet {
     pub fn find_orphans(&self) {
         let handlers = self.known.iter().filter(|(_, known)| known.table.kind() == PluginKind::Handler);
         let names = handlers.map(|(name, _)| name.clone()).collect();
-        let age = crate::config::QueueConfig::default().age.as_millis() as u64;
+        let age = QueueConfig::default().age.as_millis() as u64;
         self.parts.orphans.find(&names, age, self.loader.clock.wall_ms(), &self.parts.status);
     }
 
@@ -315,77 +309,6 @@ impl Fleet {
             status.origin.clone_from(origin);
             status.sha256.clone_from(&plugin.sha256);
         });
-    }
-
-    fn start_collector(&mut self, name: &str, table: &CollectorConfig, prepared: Prepared) {
-        let Parts { machine, router, status, tables, schedule, .. } = &self.parts;
-        let status = status.plugin(name, PluginKind::Collector);
-        let series = SeriesTable::new(machine.element().clone(), series_config(table), router.routes());
-        let series = Arc::new(Mutex::new(series));
-        lock(tables).insert(name.to_owned(), series.clone());
-        let keeper = keeper(&table.plugin, prepared, status.clone());
-        let collector = Collector::new(keeper, table.interval, series, router.clone(), machine.clone());
-        // One run may wait behind the one that runs; a third is skipped and counted.
-        let (runs, due) = mpsc::channel::<Run>(1);
-        let (commands, inbox) = mpsc::channel(8);
-        let task = behind(self.leaving.remove(name), collector.serve(due, inbox));
-        self.collectors.insert(name.to_owned(), CollectorTask { commands, task });
-        // The scheduler ends with the agent.
-        drop(
-            schedule
-                .send(Order::Insert(name.to_owned(), Scheduled { interval: table.interval, runs, status })),
-        );
-    }
-
-    fn start_handler(&mut self, name: &str, table: &HandlerConfig, prepared: Prepared) {
-        let (queue, filter) = self.queue(name, table);
-        let terms = self.terms(name, table, &prepared);
-        let backlog = self.backlog(name, table, queue.clone(), terms.wait);
-        let Terms { form, retry, halt, settings, letters, .. } = terms;
-        let status = self.parts.status.plugin(name, PluginKind::Handler);
-        let keeper = keeper(&table.plugin, prepared, status);
-        let delivery = Delivery::new(keeper, backlog, form, DeliveryPolicy::new(retry))
-            .with_halt(halt, settings)
-            .with_dead_letters(letters);
-        let (commands, inbox) = mpsc::channel(8);
-        let (orphans, named) = (self.parts.orphans.clone(), name.to_owned());
-        let task = behind(self.leaving.remove(name), async move {
-            orphans.adopt(&named);
-            delivery.serve(inbox).await;
-        });
-        self.handlers
-            .insert(name.to_owned(), HandlerTask { speaks: Speaks::To(commands), task, queue, filter });
-        self.reroute();
-    }
-
-    /// The one it had while it was parked, or a new one.
-    fn queue(&mut self, name: &str, table: &HandlerConfig) -> (Arc<Queue>, Filter) {
-        let limit = usize::try_from(table.queue.memory).unwrap_or(usize::MAX);
-        let queue = match self.handlers.remove(name) {
-            Some(parked) => parked.queue,
-            None => Arc::new(Queue::new(limit)),
-        };
-        queue.set_limit(limit);
-        (queue, filter(&table.plugin))
-    }
-
-    fn backlog(&self, name: &str, table: &HandlerConfig, queue: Arc<Queue>, wait: Duration) -> Backlog {
-        let spool = Some(self.parts.data.spool(name));
-        Backlog::new(queue, table.queue.clone(), wait, spool, self.loader.clock.clone())
-    }
-
-    fn terms(&self, name: &str, table: &HandlerConfig, prepared: &Prepared) -> Terms {
-        let Parts { data, .. } = &self.parts;
-        let Prepared { plugin, settings, .. } = prepared;
-        Terms {
-            form: batch_form(table, &plugin.manifest),
-            retry: retry_config(table),
-            queue: table.queue.clone(),
-            wait: table.batch.over(&plugin.manifest.batch).wait,
-            halt: HaltFile::new(data.halt(name), data.id(), &plugin.sha256, settings),
-            settings: self.loader.settings_source(&plugin.manifest, &table.plugin),
-            letters: DeadLetters::new(dead_letters_dir(data.path()).join(name), table.queue.dead_letters),
-        }
     }
 
     fn replace(&mut self, name: &str, table: Table, mut prepared: Prepared) {
@@ -465,24 +388,6 @@ impl Fleet {
         self.parts.log.set_plugin_level(name, table.plugin().log_level.map(level_filter));
     }
 
-    /// Interval, tags, filter: nothing of that concerns an instance.
-    fn reschedule(&mut self, name: &str, table: &CollectorConfig) {
-        let Parts { router, tables, schedule, .. } = &self.parts;
-        if let Some(series) = lock(tables).get(name) {
-            lock(series).reconfigure(series_config(table), router.routes());
-        }
-        self.tell_collector(name, collector::Command::Interval(table.interval));
-        drop(schedule.send(Order::Reschedule(name.to_owned(), table.interval)));
-    }
-
-    fn refilter(&mut self, name: &str, table: &HandlerConfig) {
-        let filter = filter(&table.plugin);
-        if let Some(handler) = self.handlers.get_mut(name).filter(|handler| handler.filter != filter) {
-            handler.filter = filter;
-            self.reroute();
-        }
-    }
-
     /// It cannot run. A handler's queue is kept; what had been running ends.
     fn park(&mut self, name: &str, table: Table, why: &str, sums: &mut Sums) {
         let was_running = self.known.get(name).is_some_and(|known| known.runs.is_some());
@@ -495,19 +400,7 @@ impl Fleet {
             }
             self.end_task(name);
             if let Table::Handler(config) = &table {
-                let (queue, filter) = self.queue(name, config);
-                let backlog = self.backlog(name, config, queue.clone(), Duration::ZERO);
-                let status = self.parts.status.plugin(name, PluginKind::Handler);
-                let (commands, inbox) = mpsc::channel(1);
-                let parked = Parked::new(backlog, status, self.loader.clock.clone());
-                let (orphans, named) = (self.parts.orphans.clone(), name.to_owned());
-                let task = behind(self.leaving.remove(name), async move {
-                    orphans.adopt(&named);
-                    parked.serve(inbox).await;
-                });
-                let speaks = Speaks::Parked(commands);
-                self.handlers.insert(name.to_owned(), HandlerTask { speaks, task, queue, filter });
-                self.reroute();
+                self.park_handler(name, config);
             }
             self.known.insert(name.to_owned(), Known { table, runs: None, failed: None, approved: None });
         }
@@ -590,35 +483,6 @@ impl Fleet {
         self.leaving.insert(name.to_owned(), task);
     }
 
-    /// Which handlers there are has changed, or what they take.
-    fn reroute(&mut self) {
-        let queues = self.handlers.values().map(|handler| (handler.queue.clone(), handler.filter.clone()));
-        let routes = match self.parts.router.set_handlers(queues.take(MOST_HANDLERS).collect()) {
-            Ok(routes) => routes,
-            Err(error) => return error!(%error, "samples do not reach all handlers"),
-        };
-        for series in lock(&self.parts.tables).values() {
-            lock(series).reroute(routes.clone());
-        }
-    }
-
-    fn tell_collector(&self, name: &str, command: collector::Command) {
-        let Some(collector) = self.collectors.get(name) else { return };
-        let commands = collector.commands.clone();
-        // In order: a task's inbox is full only while its plugin is busy.
-        if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
-            tokio::spawn(async move { drop(commands.send(command).await) });
-        }
-    }
-
-    fn tell_handler(&self, name: &str, command: delivery::Command) -> bool {
-        let Some(commands) = self.handler(name).cloned() else { return false };
-        if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
-            tokio::spawn(async move { drop(commands.send(command).await) });
-        }
-        true
-    }
-
     /// Collectors end their runs, then handlers empty their queues; whatever is left when the time is
     /// over is counted.
     pub async fn drain(self, deadline: tokio::time::Instant) {
@@ -688,60 +552,6 @@ async fn wait(tasks: Vec<JoinHandle<()>>, deadline: tokio::time::Instant) {
             task.abort();
         }
     }
-}
-
-fn filter(table: &PluginConfig) -> Filter {
-    Filter::new(&table.metrics, &table.except)
-}
-
-/// What the operator says about a collector's series.
-pub fn series_config(table: &CollectorConfig) -> SeriesConfig {
-    let limits = &table.plugin.limits;
-    SeriesConfig {
-        limits: SeriesLimits {
-            samples: limits.samples,
-            series: limits.series,
-            elements: limits.elements,
-            text: limits.string,
-            ..SeriesLimits::default()
-        },
-        counters: table.counters.map(|counters| match counters {
-            Counters::Rate => Publish::Rate,
-            Counters::Total => Publish::Total,
-        }),
-        tags: table.tags.clone(),
-        filter: filter(&table.plugin),
-    }
-}
-
-/// How batches for this handler are formed.
-pub fn batch_form(table: &HandlerConfig, manifest: &Manifest) -> BatchForm {
-    let rule = table.batch.over(&manifest.batch);
-    BatchForm {
-        by_element: rule.by == BatchBy::Element,
-        samples: rule.samples,
-        bytes: usize::try_from(rule.bytes).unwrap_or(usize::MAX),
-    }
-}
-
-/// How long this handler is left alone after a failure.
-pub fn retry_config(table: &HandlerConfig) -> RetryConfig {
-    let crate::config::RetryConfig { first, longest, jitter } = table.retry;
-    RetryConfig { backoff: Backoff { first, longest, jitter }, ..RetryConfig::default() }
-}
-
-fn rules(table: &PluginConfig) -> Rules {
-    Rules { failures: table.limits.failures, quarantine: table.limits.quarantine, ..Rules::default() }
-}
-
-/// A plugin and its supervisor, as its table says.
-pub fn keeper(table: &PluginConfig, parts: Prepared, status: PluginHandle) -> Keeper {
-    Keeper::new(parts.plugin, parts.context, parts.settings, status, Supervisor::new(rules(table)))
-}
-
-fn successor(table: &PluginConfig, parts: Prepared) -> Successor {
-    let Prepared { plugin, context, settings, .. } = parts;
-    Successor { plugin, context, settings, rules: rules(table) }
 }
 
 /// The log has one line per event.
