@@ -230,7 +230,7 @@ impl Delivery {
                 self.keeper.supervisor.release();
             }
             Command::Resume => self.resume(),
-            Command::Retry(number) => self.retry(number),
+            Command::Retry(number) => self.retry(number).await,
         }
     }
 
@@ -257,14 +257,20 @@ impl Delivery {
         self.keeper.status.set_halted(None);
     }
 
-    /// The letter counts as arrived anew.
-    fn retry(&mut self, number: u64) {
-        let plugin = self.keeper.context.name.as_str();
-        let Some(letters) = &self.letters else { return };
-        let read = letters.read(number).and_then(|(_, batch)| letters.drop(number).map(|()| batch));
-        match read {
-            Ok(batch) => self.backlog.queue().push(Arc::new(batch), self.now()),
-            Err(error) => tracing::warn!(plugin, number, %error, "dead letter cannot be taken up again"),
+    /// The letter counts as arrived anew. It goes when it is on disk elsewhere, where there is a disk.
+    async fn retry(&mut self, number: u64) {
+        let Some(letters) = self.letters.clone() else { return };
+        let taken = match letters.read(number) {
+            Ok((_, batch)) => {
+                self.backlog.queue().push(Arc::new(batch), self.now());
+                self.backlog.spill(self.policy.parts().cloned().collect(), &self.form).await;
+                letters.drop(number)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
+            let plugin = self.keeper.context.name.as_str();
+            tracing::warn!(plugin, number, %error, "dead letter cannot be taken up again");
         }
     }
 

@@ -372,6 +372,7 @@ impl Fleet {
             known.table = table;
         }
         self.set_levels();
+        self.status(name).set_refused(None);
         info!(plugin = name, "plugin goes on with a changed config");
     }
 

@@ -113,7 +113,7 @@ pub enum News {
     /// Who owns which name, and why which files run nothing.
     Files {
         owners: Owners,
-        idle: Vec<(PathBuf, String)>,
+        idle: Idle,
     },
 }
 
@@ -203,12 +203,10 @@ impl Survey {
     fn plan(&self, config: &Config, is_strict: bool) -> Result<Plan, Faults> {
         let catalog = self.loader.catalog(&self.owners, &self.unsettled);
         let (wanted, idle) = self.wanted(config, &catalog);
-        let is_kept = |name: &String, known: &Known| {
-            let same_kind =
-                |wanted: &Wanted| wanted.is_dropped_in || wanted.table.kind() == known.table.kind();
-            wanted.iter().any(|(other, wanted)| other == name && same_kind(wanted))
-        };
-        let gone = self.known.iter().filter(|(name, known)| !is_kept(name, known));
+        // A collector does not become a handler: one goes, another comes.
+        let kinds: BTreeMap<&String, PluginKind> =
+            wanted.iter().map(|(name, wanted)| (name, wanted.table.kind())).collect();
+        let gone = self.known.iter().filter(|(name, known)| kinds.get(name) != Some(&known.table.kind()));
         let removed = gone.map(|(name, _)| name.clone()).collect();
         let (mut changes, mut others, mut faults) = (Vec::new(), Vec::new(), Vec::new());
         for (name, wanted) in wanted {
@@ -271,7 +269,7 @@ impl Survey {
 
     fn judge(&self, name: &str, wanted: &Wanted, is_strict: bool) -> Judged {
         let Wanted { table, located, is_dropped_in } = wanted;
-        let known = self.known.get(name);
+        let known = self.known.get(name).filter(|known| known.table.kind() == table.kind());
         let is_unsettled = secrets(table.plugin()).any(|path| self.unsettled.contains(path));
         if is_unsettled && known.is_some() {
             return Judged::Nothing;

@@ -282,8 +282,13 @@ impl Spool {
         }
     }
 
-    /// Behind a record, or what is none, of the first segment.
+    /// Behind a record, or what is none, of the first segment, and behind what has gone already.
     fn skip(&mut self, bytes: u64, items: u64) {
+        self.step(bytes, items);
+        self.pass_gone();
+    }
+
+    fn step(&mut self, bytes: u64, items: u64) {
         let Some(segment) = self.segments.front_mut() else { return };
         segment.at += bytes;
         segment.items = segment.items.saturating_sub(items);
@@ -293,14 +298,13 @@ impl Spool {
         } else {
             self.head.write(&self.dir, number, at);
         }
-        self.pass_gone();
     }
 
-    /// Behind what has gone already.
     fn pass_gone(&mut self) {
-        let first = self.segments.front().map(|segment| (segment.number, segment.at));
-        if let Some(bytes) = first.and_then(|place| self.gone.remove(&place)) {
-            self.skip(bytes, 0);
+        while let Some(first) = self.segments.front()
+            && let Some(bytes) = self.gone.remove(&(first.number, first.at))
+        {
+            self.step(bytes, 0);
         }
     }
 

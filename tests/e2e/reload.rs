@@ -14,7 +14,7 @@ use kimberlite_tests::{
 };
 use rustix::process::Signal;
 
-use crate::{KIMBERLITE, collector, graphite, metricly};
+use crate::{KIMBERLITE, collector, graphite, handler, metricly};
 
 /// A collector that brings `PREFIX.calls`. `asks` are further tables of its manifest.
 fn component(name: &str, prefix: &str, asks: &str) -> Vec<u8> {
@@ -224,6 +224,12 @@ fn a_changed_config_restarts_only_what_changed() {
     // A fragment goes.
     fs::remove_file(agent.dir.join("conf.d/more.toml")).unwrap();
     agent.wait("it is gone", |agent| agent.plugin("more").is_none().then_some(()));
+
+    // A name becomes a handler's.
+    agent.set_config(&keys, &base(&quick("turns")));
+    wait_for_calls(&agent, &first, "turns");
+    agent.set_config(&keys, &base(&handler("turns", "", "")));
+    agent.wait_for("turns", "delivers", |plugin| plugin.figure("delivery/delivered") > 0);
 
     // The handler delivers elsewhere: nothing of its queue is lost.
     agent.set_config(&keys, &base("").replace(&first.port().to_string(), &second.port().to_string()));
@@ -459,14 +465,14 @@ fn a_handler_that_comes_back_takes_up_its_spool() {
     let (dir, _, keys) = prepared();
     let sink = HttpSink::start(&[Reply::Status(503)]);
     let tables = |rest: &str| quick("good") + rest;
-    let handler = metricly(sink.port(), "hush-hush-key", "queue = { sync = \"100ms\" }");
-    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &tables(&handler));
+    let table = metricly(sink.port(), "hush-hush-key", "queue = { sync = \"100ms\" }");
+    let agent = Agent::start_in(dir, KIMBERLITE, &keys, &tables(&table));
     agent.wait_for("metricly", "spools", |plugin| plugin.figure("spool_bytes") > 0);
     agent.set_config(&keys, &tables(""));
     let orphan = agent.wait_for("metricly", "is orphaned", |plugin| plugin.state() == "orphaned");
     assert!(orphan.figure("spool_bytes") > 0 && waits_for(&orphan).contains("kept until"), "{orphan:?}");
     sink.answer(Reply::Status(202));
-    agent.set_config(&keys, &tables(&handler));
+    agent.set_config(&keys, &tables(&table));
     agent.wait("the first of it arrives", |_| {
         let posted = crate::faults::posted(&sink);
         posted.iter().any(|id| id == "good.calls 1" || id == "good.calls 1.0").then_some(())
