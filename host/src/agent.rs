@@ -6,7 +6,6 @@
 //!
 //! Knows everyone, decides nothing.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +30,7 @@ use crate::sample::{Element, Facts};
 use crate::scheduler::{self, Scheduler};
 use crate::secrets::Secrets;
 use crate::series::{SeriesConfig, SeriesTable};
+use crate::settling::Unsettled;
 use crate::status::AgentStatus;
 use crate::telemetry;
 use crate::upkeep::Upkeep;
@@ -125,7 +125,7 @@ impl Agent {
         let mut agent =
             Self { config, source, machine, router, status, log, tables, fleet, data, orders, outcomes };
         let mut news = Vec::new();
-        agent.survey(BTreeSet::new(), false, true).run(|found| news.push(found));
+        agent.survey(Unsettled::default(), false, true).run(|found| news.push(found));
         let mut first = Reload::default();
         for found in news {
             agent.take(found, &mut first);
@@ -141,7 +141,7 @@ impl Agent {
         self.status.clone()
     }
 
-    fn survey(&self, unsettled: BTreeSet<PathBuf>, reads_config: bool, is_start: bool) -> Survey {
+    fn survey(&self, unsettled: Unsettled, reads_config: bool, is_start: bool) -> Survey {
         Survey {
             loader: self.fleet.loader.clone(),
             source: self.source.clone(),

@@ -8,11 +8,12 @@
 //! A name has one owner. The file that has it keeps it for as long as it is there, also while its
 //! contents are no good; when it goes, the first of the others takes it. Uses: `component_file`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::component_file::{self, FileRules};
+use crate::settling::Unsettled;
 
 /// Of a file that changes still.
 pub const UNSETTLED: &str = "is still being written";
@@ -59,14 +60,14 @@ impl Catalog {
         rules: &FileRules,
         follow_links: bool,
         before: &Owners,
-        unsettled: &BTreeSet<PathBuf>,
+        unsettled: &Unsettled,
     ) -> Self {
         let mut candidates = Vec::new();
         for dir in dirs {
             let within = (!follow_links).then(|| dir.clone());
             let rules = FileRules { within, ..rules.clone() };
             for path in files(dir).into_iter().take(MOST - candidates.len().min(MOST)) {
-                let found = if unsettled.contains(&path) {
+                let found = if unsettled.has(&path) {
                     Verdict::Unsettled
                 } else {
                     match component_file::read(&path, &rules) {

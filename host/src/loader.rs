@@ -11,7 +11,6 @@
 //! about.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +29,7 @@ use crate::host_stats::{Family, HostStats, Sources, Views};
 use crate::plugin::http::HttpAccess;
 use crate::plugin::{AgentInfo, Context, Engine, GuestLog, Plugin, Roots};
 use crate::secrets::Secrets;
+use crate::settling::Unsettled;
 use crate::state::StateStore;
 
 /// What all plugins of one agent share.
@@ -146,14 +146,14 @@ impl Loader {
     }
 
     /// What lies in the plugin directories.
-    pub fn catalog(&self, before: &Owners, unsettled: &BTreeSet<PathBuf>) -> Catalog {
+    pub fn catalog(&self, before: &Owners, unsettled: &Unsettled) -> Catalog {
         Catalog::scan(&self.agent.plugin_dirs, &self.rules(), self.agent.follow_links, before, unsettled)
     }
 
     /// The component that a table names: among the bundled ones, then in the directories; or its file.
-    pub fn locate(&self, source: &PluginSource, catalog: &Catalog, unsettled: &BTreeSet<PathBuf>) -> Located {
+    pub fn locate(&self, source: &PluginSource, catalog: &Catalog, unsettled: &Unsettled) -> Located {
         match source {
-            PluginSource::File(path) if unsettled.contains(path) => Located::Unsettled(path.clone()),
+            PluginSource::File(path) if unsettled.has(path) => Located::Unsettled(path.clone()),
             PluginSource::File(path) => match component_file::read(path, &self.rules()) {
                 Ok(file) => Located::File { path: path.clone(), sha256: file.sha256 },
                 Err(why) => Located::Refused { path: path.clone(), why: about(path, &why) },
@@ -228,7 +228,7 @@ impl Loader {
 
     /// Locates and reads the component that a table names.
     pub fn find(&self, source: &PluginSource) -> Result<Found, String> {
-        let unsettled = BTreeSet::new();
+        let unsettled = Unsettled::default();
         let located = self.locate(source, &self.catalog(&Owners::new(), &unsettled), &unsettled);
         self.read(&located)?.ok_or_else(|| "the plugin's file changes while it is read: try again".to_owned())
     }

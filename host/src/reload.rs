@@ -25,6 +25,7 @@ use crate::config::{
 };
 use crate::loader::{Loader, Located, Prepared, Unfit, located};
 use crate::plugin::{Context, Plugin};
+use crate::settling::Unsettled;
 use crate::{paste, trust, upgrade};
 
 /// A plugin's table.
@@ -129,7 +130,7 @@ pub struct Survey {
     pub refused: BTreeSet<String>,
     pub owners: Owners,
     /// Files that change still.
-    pub unsettled: BTreeSet<PathBuf>,
+    pub unsettled: Unsettled,
     /// Whether the config is read, too, or the one in force goes on.
     pub reads_config: bool,
     /// Nothing runs yet, and what cannot run is parked, whatever the reason.
@@ -270,7 +271,7 @@ impl Survey {
     fn judge(&self, name: &str, wanted: &Wanted, is_strict: bool) -> Judged {
         let Wanted { table, located, is_dropped_in } = wanted;
         let known = self.known.get(name).filter(|known| known.table.kind() == table.kind());
-        let is_unsettled = secrets(table.plugin()).any(|path| self.unsettled.contains(path));
+        let is_unsettled = secrets(table.plugin()).any(|path| self.unsettled.has(path));
         if is_unsettled && known.is_some() {
             return Judged::Nothing;
         }

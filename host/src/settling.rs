@@ -26,6 +26,25 @@ pub struct Settling {
     all: Option<Duration>,
 }
 
+/// Files that must not be read yet, by their absolute paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsettled(BTreeSet<PathBuf>);
+
+impl Unsettled {
+    /// `path` may be relative: a config that is named so names its files so.
+    pub fn has(&self, path: &Path) -> bool {
+        !self.0.is_empty() && std::path::absolute(path).is_ok_and(|path| self.0.contains(&path))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(PathBuf::as_path)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// What has happened to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Touch {
@@ -74,8 +93,8 @@ impl Settling {
     }
 
     /// Files that must not be read yet.
-    pub fn unsettled(&self) -> BTreeSet<PathBuf> {
-        self.at.keys().cloned().collect()
+    pub fn unsettled(&self) -> Unsettled {
+        Unsettled(self.at.keys().cloned().collect())
     }
 }
 
@@ -98,9 +117,16 @@ mod tests {
         files.touched(path, Touch::Whole, ms(0));
         files.touched(path, Touch::Whole, ms(100));
         assert_eq!((files.due(), files.take_due(ms(200))), (Some(ms(300)), false));
-        assert_eq!(files.unsettled(), BTreeSet::from([path.to_owned()]));
+        assert!(files.unsettled().has(path) && !files.unsettled().has(Path::new("/p/y.wasm")));
         assert!(files.take_due(ms(300)));
-        assert_eq!((files.due(), files.unsettled().len()), (None, 0));
+        assert_eq!((files.due(), files.unsettled()), (None, Unsettled::default()));
+    }
+
+    #[test]
+    fn a_relative_path_is_the_same_file() {
+        let mut files = settling();
+        files.touched(&std::env::current_dir().unwrap().join("plugins/x.wasm"), Touch::Whole, ms(0));
+        assert!(files.unsettled().has(Path::new("plugins/x.wasm")));
     }
 
     #[test]
@@ -124,7 +150,7 @@ mod tests {
                 files.touched(busy, Touch::Whole, ms(now));
             }
             if files.take_due(ms(now)) {
-                looks.push((now, files.unsettled().len()));
+                looks.push((now, files.unsettled().iter().count()));
             }
         }
         assert_eq!(looks, [(250, 1)]);
@@ -143,7 +169,7 @@ mod tests {
         for number in 0..=MOST {
             files.touched(Path::new(&format!("/p/{number}")), Touch::Whole, ms(0));
         }
-        assert_eq!(files.unsettled().len(), MOST);
+        assert_eq!(files.unsettled().iter().count(), MOST);
         assert_eq!(files.due(), Some(ms(200)));
     }
 }

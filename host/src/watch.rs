@@ -22,7 +22,7 @@ use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::settling::{Settling, Touch};
+use crate::settling::{Settling, Touch, Unsettled};
 
 /// What is watched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Watch {
     }
 
     /// Files that must not be read yet.
-    pub fn unsettled(&self) -> BTreeSet<PathBuf> {
+    pub fn unsettled(&self) -> Unsettled {
         self.settling.unsettled()
     }
 

@@ -1,7 +1,5 @@
 //! `kimberlite list`: every plugin of the running agent, or what would be loaded.
 
-use std::collections::BTreeSet;
-
 use super::table::{size, table};
 use super::{Ended, Session, print};
 use crate::admin::{Client, ClientError};
@@ -10,6 +8,7 @@ use crate::component_file::FileRules;
 use crate::config::Config;
 use crate::config::manifest::PluginKind;
 use crate::config::{PluginConfig, PluginSource};
+use crate::settling::Unsettled;
 use crate::status::{PluginStatus, Refused, Retrying, Snapshot};
 
 pub(super) fn list(session: &Session) -> Result<(), Ended> {
@@ -154,7 +153,7 @@ fn would_be_loaded(config: &Config) -> Snapshot {
         &rules,
         config.agent.follow_links,
         &Owners::new(),
-        &BTreeSet::new(),
+        &Unsettled::default(),
     );
     for Candidate { path, found } in catalog.candidates {
         let origin = path.display().to_string();

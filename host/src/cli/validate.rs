@@ -11,6 +11,7 @@ use crate::clock::RealClock;
 use crate::config::Config;
 use crate::loader::machine_stats;
 use crate::reload::{Change, News, Survey};
+use crate::settling::Unsettled;
 
 pub(super) fn validate(session: &Session) -> Result<(), Ended> {
     let config = match session.source().load_trusted() {
@@ -36,7 +37,7 @@ pub(super) fn validate(session: &Session) -> Result<(), Ended> {
         known: BTreeMap::new(),
         refused: BTreeSet::new(),
         owners: Owners::new(),
-        unsettled: BTreeSet::new(),
+        unsettled: Unsettled::default(),
         reads_config: false,
         is_start: true,
     };
