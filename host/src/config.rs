@@ -81,9 +81,17 @@ impl Config {
 
     /// Finds (see [`Config::files`]), reads and checks the configuration.
     pub fn load(main: &[PathBuf], directory: Option<&Path>, env: Env<'_>) -> Result<Self, Faults> {
-        let mut texts = Vec::new();
+        Self::read_files(Vec::new(), Self::files(main, directory)?, env)
+    }
+
+    /// `texts` stand before the files.
+    fn read_files(
+        mut texts: Vec<(PathBuf, String)>,
+        files: Vec<PathBuf>,
+        env: Env<'_>,
+    ) -> Result<Self, Faults> {
         let mut faults = Vec::new();
-        for file in Self::files(main, directory)? {
+        for file in files {
             match std::fs::read_to_string(&file) {
                 Ok(text) => texts.push((file, text)),
                 Err(error) => faults.push(unreadable(&file, &error)),
@@ -111,14 +119,15 @@ impl Config {
         Faults::none_or(faults, config)
     }
 
-    /// What runs where there is no config: the seven collectors of a machine, printed, and
-    /// delivered to Metricly if `METRICLY_API_KEY` is set (to `METRICLY_URL`, if that is).
-    pub fn embedded(env: Env<'_>) -> Result<Self, Faults> {
-        let mut files = vec![(PathBuf::from("(built in)"), EMBEDDED.to_owned())];
+    /// What runs where there is no main file: the seven collectors of a machine, printed, and
+    /// delivered to Metricly if `METRICLY_API_KEY` is set (to `METRICLY_URL`, if that is); besides,
+    /// what these files say.
+    pub fn embedded(files: Vec<PathBuf>, env: Env<'_>) -> Result<Self, Faults> {
+        let mut texts = vec![(PathBuf::from("(built in)"), EMBEDDED.to_owned())];
         if env("METRICLY_API_KEY").is_some_and(|key| !key.is_empty()) {
-            files.push((PathBuf::from("(built in, metricly)"), EMBEDDED_METRICLY.to_owned()));
+            texts.push((PathBuf::from("(built in, metricly)"), EMBEDDED_METRICLY.to_owned()));
         }
-        Self::parse(&files, env)
+        Self::read_files(texts, files, env)
     }
 
     fn read(table: &mut Reader<'_>) -> Self {

@@ -160,6 +160,18 @@ fn a_setting_that_is_missing_or_unknown_is_named_with_its_line() {
 }
 
 #[test]
+fn what_is_built_in_has_fragments_too() {
+    let dir = TempDir::new();
+    let file = dir.write("uptime.toml", collector("mine", "", ""));
+    let validated = verb(KIMBERLITE, &["validate", "--config-dir", dir.path().to_str().unwrap()]);
+    let out = validated.expect_code(0).stdout;
+    assert!(out.contains("ok: collector `mine`") && out.contains("ok: collector `cpu`"), "{out}");
+    fs::write(&file, "[collectors.cpu]\n").unwrap();
+    let twice = verb(KIMBERLITE, &["validate", "--config-dir", dir.path().to_str().unwrap()]).expect_code(1);
+    assert!(twice.stderr.contains("uptime.toml:1") && twice.stderr.contains("built in"), "{twice:?}");
+}
+
+#[test]
 fn a_config_that_others_can_write_is_refused() {
     let dir = TempDir::new();
     let file = dir.write("kimberlite.toml", format!("[agent]\ndata_dir = {:?}\n", dir.join("data")));

@@ -24,7 +24,7 @@ impl ConfigSource {
     pub fn load(&self) -> Result<Config, Faults> {
         let env = |name: &str| std::env::var(name).ok();
         match self.main_files() {
-            main if main.is_empty() => Config::embedded(&env),
+            main if main.is_empty() => Config::embedded(self.find()?, &env),
             main => Config::load(&main, self.directory.as_deref(), &env),
         }
     }
@@ -75,6 +75,18 @@ impl ConfigSource {
 
     /// The files that make the configuration now.
     pub fn files(&self) -> Vec<PathBuf> {
-        Config::files(&self.main_files(), self.directory.as_deref()).unwrap_or_default()
+        self.find().unwrap_or_default()
+    }
+
+    fn find(&self) -> Result<Vec<PathBuf>, Faults> {
+        let main = self.main_files();
+        match &self.directory {
+            // What is built in has its fragments where the system's file would have them.
+            None if main.is_empty() => {
+                let directory = super::reader::beside(Path::new(SYSTEM), "conf.d");
+                if directory.is_dir() { Config::files(&main, Some(&directory)) } else { Ok(main) }
+            }
+            directory => Config::files(&main, directory.as_deref()),
+        }
     }
 }

@@ -329,7 +329,7 @@ fn files_are_found_in_name_order_and_missing_ones_are_named() {
 
 #[test]
 fn without_a_config_seven_collectors_are_printed_and_metricly_needs_a_key() {
-    let config = Config::embedded(&env).unwrap();
+    let config = Config::embedded(Vec::new(), &env).unwrap();
     let names = ["cpu", "memory", "loadavg", "diskusage", "diskspace", "network", "vmstat"];
     assert_eq!(config.collectors.keys().collect::<Vec<_>>(), names);
     assert_eq!(config.collectors["cpu"].interval, Duration::from_secs(10));
@@ -340,7 +340,7 @@ fn without_a_config_seven_collectors_are_printed_and_metricly_needs_a_key() {
         "METRICLY_URL" => Some("http://127.0.0.1:8080/ingest".to_owned()),
         _ => None,
     };
-    let config = Config::embedded(&keyed).unwrap();
+    let config = Config::embedded(Vec::new(), &keyed).unwrap();
     let metricly = &config.handlers["metricly"].plugin;
     assert_eq!(metricly.settings["api_key"].value, settings::GivenValue::Env("METRICLY_API_KEY".to_owned()));
     assert_eq!(
