@@ -6,7 +6,7 @@
 //!   lock               held while the agent runs; says its process id
 //!   id                 made once, kept for ever
 //!   admin.sock         where the running agent is asked
-//!   cache/             compiled plugins; may be deleted at any time
+//!   cache/             compiled plugins, 512 MiB at most; may be deleted at any time
 //!   state/             what plugins keep
 //!   spool/HANDLER/     what waits for a handler
 //!   halted/HANDLER     that it is halted, and why

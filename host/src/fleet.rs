@@ -190,6 +190,7 @@ impl Fleet {
             }
         }
         self.idle = names;
+        self.leaving.retain(|_, task| !task.is_finished());
     }
 
     /// An exchange is over. If it failed, what was there is there still.

@@ -5,10 +5,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+/// Bytes of all compiled code; beyond them what was not used for longest goes.
+const LIMIT: u64 = 512 << 20;
 
 /// The directory `cache/` below the data directory.
 #[derive(Debug)]
@@ -44,7 +48,11 @@ impl CodeCache {
         // SAFETY: the file lies in a directory that only our own user can write, was written by
         // `store` below (its checksum fits), and is never changed in place.
         match unsafe { Component::deserialize_file(engine, &file) } {
-            Ok(component) => Some(component),
+            Ok(component) => {
+                // What is used stays. If that cannot be said, it is compiled again some day.
+                drop(fs::File::open(&file).and_then(|file| file.set_modified(SystemTime::now())));
+                Some(component)
+            }
             Err(error) => {
                 tracing::warn!(file = %file.display(), %error, "compiled code does not load; compiling anew");
                 None
@@ -85,6 +93,30 @@ impl CodeCache {
         if let Err(why) = stored {
             tracing::warn!(file = %file.display(), why, "cannot keep compiled code; the next start compiles again");
         }
+        self.evict(LIMIT);
+    }
+
+    /// Every version of every plugin that was ever tried would stay. Code that runs is mapped, and needs
+    /// no name.
+    fn evict(&self, limit: u64) {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
+            .filter_map(|entry| Some((entry.as_ref().ok()?.metadata().ok()?, entry.ok()?.path())))
+            .filter(|(_, path)| path.extension().is_some_and(|extension| extension == "cwasm"))
+            .filter_map(|(meta, path)| Some((meta.modified().ok()?, meta.len(), path)))
+            .collect();
+        files.sort_unstable();
+        let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        // The newest was just stored, however large it is.
+        files.pop();
+        for (_, bytes, path) in files {
+            if total <= limit {
+                return;
+            }
+            total -= bytes;
+            // One that stays is tried again with the next.
+            drop(fs::remove_file(sum_of(&path)).and_then(|()| fs::remove_file(&path)));
+        }
     }
 }
 
@@ -107,4 +139,34 @@ fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
     out.write_all(bytes)?;
     fs::rename(aside, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn code_that_was_not_used_for_longest_goes_first() {
+        let dir = std::env::temp_dir().join(format!("kimberlite-cache-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let cache = CodeCache { dir: dir.clone(), engine: "e".to_owned() };
+        for (name, age) in [("old", 30), ("older", 40), ("new", 1), ("used", 20)] {
+            let file = cache.file(name);
+            write_whole(&file, &[0; 100]).unwrap();
+            write_whole(&sum_of(&file), b"sum").unwrap();
+            let time = SystemTime::now() - Duration::from_secs(age);
+            fs::File::open(file).unwrap().set_modified(time).unwrap();
+        }
+        let there = |name: &str| (cache.file(name).exists(), sum_of(&cache.file(name)).exists());
+        cache.evict(250);
+        assert_eq!(
+            ["old", "older", "new", "used"].map(there),
+            [(false, false), (false, false), (true, true), (true, true)]
+        );
+        cache.evict(0);
+        assert_eq!(["new", "used"].map(there), [(true, true), (false, false)]);
+        fs::remove_dir_all(dir).unwrap();
+    }
 }
