@@ -8,12 +8,13 @@
 //!
 //! Uses: `settling`, `clock`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Config, Event, EventKind, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
@@ -23,6 +24,9 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::config;
 use crate::settling::{Settling, Touch, Unsettled};
+
+/// Tells a directory from another one that has taken its place: device, inode, birth.
+type Identity = (u64, u64, Option<SystemTime>);
 
 /// What is watched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,8 +45,8 @@ pub struct Watch {
     paths: Paths,
     /// The same behind all links.
     real: Paths,
-    /// What the watcher has been told to watch.
-    armed: BTreeSet<PathBuf>,
+    /// What the watcher has been told to watch, and which directory that was.
+    armed: BTreeMap<PathBuf, Identity>,
     settling: Settling,
     clock: Arc<dyn Clock>,
 }
@@ -63,7 +67,7 @@ impl Watch {
             events,
             paths: Paths::default(),
             real: Paths::default(),
-            armed: BTreeSet::new(),
+            armed: BTreeMap::new(),
             settling: Settling::new(agent.debounce),
             clock,
         }
@@ -98,14 +102,13 @@ impl Watch {
             let due = self.settling.due();
             tokio::select! {
                 biased;
-                event = self.events.recv() => match event {
-                    Some(Ok(event)) => self.heard(&event),
-                    Some(Err(error)) => {
+                Some(event) = self.events.recv() => match event {
+                    Ok(event) => self.heard(&event),
+                    Err(error) => {
                         warn!(%error, "watching files has failed; looking at all of them");
                         self.armed.clear();
                         self.settling.lost(self.clock.monotonic());
                     }
-                    None => std::future::pending().await,
                 },
                 () = self.clock.sleep_until(due.unwrap_or(Duration::MAX)) => {}
             }
@@ -126,6 +129,10 @@ impl Watch {
             _ => Touch::Whole,
         };
         for path in &event.paths {
+            if matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))) {
+                // Nobody watches what comes in its place.
+                self.armed.remove(path);
+            }
             if self.concerns(path) {
                 self.settling.touched(path, touch, now);
             }
@@ -142,23 +149,25 @@ impl Watch {
     fn arm(&mut self) {
         self.real = self.paths.real();
         let Some(watcher) = &mut self.watcher else { return };
-        let wanted = wanted(&self.paths);
-        for gone in self.armed.difference(&wanted) {
+        let wanted: BTreeMap<PathBuf, Identity> =
+            wanted(&self.paths).into_iter().filter_map(|dir| Some((dir.clone(), identity(&dir)?))).collect();
+        // What is watched already stays so: whatever happened since it was read would be missed.
+        let is_same =
+            |dir: &PathBuf, which: &Identity, of: &BTreeMap<PathBuf, Identity>| of.get(dir) == Some(which);
+        for (gone, _) in self.armed.iter().filter(|(dir, which)| !is_same(dir, which, &wanted)) {
             // It may have ended by itself, with its directory.
             drop(watcher.unwatch(gone));
         }
-        let mut armed = BTreeSet::new();
-        for dir in wanted {
-            // One that was deleted and made again has the same name and is not watched any more.
-            if self.armed.contains(&dir) {
-                drop(watcher.unwatch(&dir));
+        self.armed.retain(|dir, which| is_same(dir, which, &wanted));
+        for (dir, which) in wanted {
+            if self.armed.contains_key(&dir) {
+                continue;
             }
             match watcher.watch(&dir, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(armed.insert(dir)),
+                Ok(()) => drop(self.armed.insert(dir, which)),
                 Err(error) => warn!(dir = %dir.display(), %error, "directory cannot be watched"),
             }
         }
-        self.armed = armed;
     }
 }
 
@@ -227,6 +236,11 @@ fn wanted(paths: &Paths) -> BTreeSet<PathBuf> {
         }
     }
     wanted
+}
+
+fn identity(dir: &Path) -> Option<Identity> {
+    let meta = fs::metadata(dir).ok()?;
+    Some((meta.dev(), meta.ino(), meta.created().ok()))
 }
 
 fn nearest(dir: &Path) -> PathBuf {
