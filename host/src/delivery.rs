@@ -151,11 +151,8 @@ impl Delivery {
         let clock = self.keeper.context.clock.clone();
         self.commands = Some(commands);
         self.report();
-        loop {
+        while !self.ends {
             let step = self.step().await;
-            if self.ends {
-                break;
-            }
             if let Some(command) = self.heard.pop_front() {
                 self.obey(command).await;
                 continue;

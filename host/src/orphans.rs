@@ -42,8 +42,13 @@ impl Orphans {
         }
     }
 
-    /// A handler has gone; its spool is kept until then.
+    /// A handler has gone; its spool is kept until then. Nothing is done if its name has been taken
+    /// again meanwhile.
     pub fn leave(&self, name: &str, until: Millis, status: &AgentStatus) {
+        let taken = status.kind(name);
+        if taken == Some(PluginKind::Handler) {
+            return;
+        }
         let dir = self.dir.join(name);
         let bytes = bytes(&dir);
         if bytes == 0 {
@@ -58,12 +63,14 @@ impl Orphans {
         let kept = humantime::format_rfc3339_seconds(
             std::time::UNIX_EPOCH + std::time::Duration::from_millis(until),
         );
-        let shown = status.plugin(name, PluginKind::Handler);
-        shown.update(|status| {
-            status.state = "orphaned".into();
-            status.spool_bytes = bytes;
-        });
-        shown.set_waits_for(&format!("a handler `{name}` in the config; kept until {kept}"));
+        if taken.is_none() {
+            let shown = status.plugin(name, PluginKind::Handler);
+            shown.update(|status| {
+                status.state = "orphaned".into();
+                status.spool_bytes = bytes;
+            });
+            shown.set_waits_for(&format!("a handler `{name}` in the config; kept until {kept}"));
+        }
         info!(handler = name, bytes, until = %kept, "a spool without a handler is kept");
     }
 
@@ -89,7 +96,9 @@ impl Orphans {
             if let Err(error) = fs::remove_dir_all(&dir) {
                 warn!(dir = %dir.display(), %error, "it could not be deleted");
             }
-            status.remove(&name);
+            if status.kind(&name) == Some(PluginKind::Handler) {
+                status.remove(&name);
+            }
         }
     }
 
@@ -118,19 +127,20 @@ mod tests {
             fs::write(dir.join(name).join("1.log"), "samples").unwrap();
         }
         fs::create_dir_all(dir.join("empty")).unwrap();
-        let status = AgentStatus::new("id", "web-1", 0, Secrets::default());
+        let status = || AgentStatus::new("id", "web-1", 0, Secrets::default());
         let orphans = || Orphans::new(dir.clone());
         let here = BTreeSet::from(["here".to_owned()]);
-        orphans().find(&here, 100, 1000, &status);
-        let shown: Vec<_> = status.snapshot().plugins.into_iter().map(|plugin| plugin.name).collect();
+        let first = status();
+        orphans().find(&here, 100, 1000, &first);
+        let shown: Vec<_> = first.snapshot().plugins.into_iter().map(|plugin| plugin.name).collect();
         assert_eq!((shown, dir.join("empty").exists()), (vec!["again".to_owned(), "gone".to_owned()], false));
         // The next agent knows how long.
-        let next = orphans();
-        next.find(&here, 100, 1050, &status);
+        let (next, second) = (orphans(), status());
+        next.find(&here, 100, 1050, &second);
         next.adopt("again");
-        next.bury(1099, &status);
+        next.bury(1099, &second);
         assert!(dir.join("gone").exists());
-        next.bury(1100, &status);
+        next.bury(1100, &second);
         assert!(!dir.join("gone").exists() && dir.join("again").exists() && dir.join("here").exists());
         fs::remove_dir_all(dir).unwrap();
     }

@@ -190,6 +190,11 @@ impl AgentStatus {
         handle
     }
 
+    /// What a plugin of this name is; none: there is none.
+    pub fn kind(&self, name: &str) -> Option<PluginKind> {
+        lock(&self.inner.plugins).get(name).map(|handle| handle.update(|status| status.kind))
+    }
+
     /// It is no longer in the config, nor in a plugin directory.
     pub fn remove(&self, name: &str) {
         lock(&self.inner.plugins).remove(name);
