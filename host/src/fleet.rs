@@ -14,7 +14,6 @@ mod handlers;
 mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -32,7 +31,7 @@ use crate::machine::Machine;
 use crate::orphans::Orphans;
 use crate::plugin::Failure;
 use crate::queue::Queue;
-use crate::reload::{Change, Known, Refusal, Table, Version};
+use crate::reload::{Change, Idle, Known, Refusal, Table, Version};
 use crate::router::Router;
 use crate::routes::Filter;
 use crate::sample::Sample;
@@ -163,7 +162,13 @@ impl Fleet {
                 sums.refused += 1;
                 self.refuse(name, refusal);
             }
-            Change::Agree => _ = self.status(name).set_refused(None),
+            Change::Agree => {
+                self.status(name).set_refused(None);
+                // What failed may be put there again, and be told again.
+                if let Some(known) = self.known.get_mut(name) {
+                    known.failed = None;
+                }
+            }
             Change::Remove => {
                 sums.removed += 1;
                 self.remove(name);
@@ -173,7 +178,7 @@ impl Fleet {
     }
 
     /// Which files run nothing, and why.
-    pub fn set_idle(&mut self, idle: Vec<(PathBuf, String)>) {
+    pub fn set_idle(&mut self, idle: Idle) {
         let names: BTreeSet<String> = idle.iter().map(|(path, _)| path.display().to_string()).collect();
         for gone in self.idle.difference(&names) {
             self.parts.status.remove(gone);

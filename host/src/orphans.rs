@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_spool_without_a_handler_is_kept_for_a_while_and_taken_up_again() {
-        let dir = std::env::temp_dir().join(format!("kimberlite-orphans-{}", std::process::id()));
+        let temp = kimberlite_tests::TempDir::new();
+        let dir = temp.path().to_owned();
         for name in ["gone", "here", "again"] {
             fs::create_dir_all(dir.join(name)).unwrap();
             fs::write(dir.join(name).join("1.log"), "samples").unwrap();
@@ -142,6 +143,5 @@ mod tests {
         assert!(dir.join("gone").exists());
         next.bury(1100, &second);
         assert!(!dir.join("gone").exists() && dir.join("again").exists() && dir.join("here").exists());
-        fs::remove_dir_all(dir).unwrap();
     }
 }

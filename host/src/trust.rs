@@ -17,6 +17,9 @@ use rustix::fs::StatVfsMountFlags;
 /// Write permission of group and others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
+/// Of `/tmp` and its like.
+const STICKY: u32 = 0o1000;
+
 /// Who has signed a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signer {
@@ -42,10 +45,13 @@ pub fn check_file(path: &Path) -> Result<(), String> {
         }
         let shown = part.display();
         if meta.mode() & WRITABLE_BY_OTHERS != 0 {
-            return Err(format!(
-                "is not used: others can write `{shown}` (mode {:04o}); `chmod go-w {shown}` ends that",
-                meta.mode() & 0o7777
-            ));
+            let mode = meta.mode() & 0o7777;
+            let remedy = match meta.mode() & STICKY {
+                0 => format!("`chmod go-w {shown}` ends that"),
+                // It is meant for everybody.
+                _ => "move it to a directory that only root and this user can write".to_owned(),
+            };
+            return Err(format!("is not used: others can write `{shown}` (mode {mode:04o}); {remedy}"));
         }
         let own = rustix::process::geteuid().as_raw();
         if meta.uid() != 0 && meta.uid() != own {
@@ -93,56 +99,47 @@ pub fn signer(bytes: &[u8], signature: &str, keys: &[String]) -> Result<Signer, 
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use kimberlite_tests::TempDir;
+
     use super::*;
 
-    struct Temp(PathBuf);
-
-    impl Temp {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("kimberlite-trust-{}-{name}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir(&path).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-            fs::write(path.join("x.wasm"), "x").unwrap();
-            fs::set_permissions(path.join("x.wasm"), fs::Permissions::from_mode(0o644)).unwrap();
-            Self(path)
-        }
-
-        fn chmod(&self, name: &str, mode: u32) {
-            fs::set_permissions(self.0.join(name), fs::Permissions::from_mode(mode)).unwrap();
-        }
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    impl Drop for Temp {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    /// A directory and a file in it that nobody else can write.
+    fn with_file() -> (TempDir, PathBuf) {
+        let dir = TempDir::new();
+        let file = PathBuf::from(dir.write("x.wasm", "x"));
+        (dir, file)
     }
 
     #[test]
-    fn what_others_can_write_is_named() {
-        let temp = Temp::new("mode");
-        let file = temp.0.join("x.wasm");
+    fn what_others_can_write_is_named_with_a_remedy() {
+        let (dir, file) = with_file();
         assert_eq!(check_file(&file), Ok(()));
-        for (name, mode) in [("x.wasm", 0o664), ("x.wasm", 0o646), ("", 0o775), ("", 0o1777)] {
-            temp.chmod("x.wasm", 0o644);
-            temp.chmod("", 0o755);
-            temp.chmod(name, mode);
+        let remedies = ["chmod go-w", "chmod go-w", "chmod go-w", "move it to a directory"];
+        let modes = [(&*file, 0o664), (&file, 0o646), (dir.path(), 0o775), (dir.path(), 0o1777)];
+        for ((path, mode), remedy) in modes.into_iter().zip(remedies) {
+            chmod(&file, 0o644);
+            chmod(dir.path(), 0o755);
+            chmod(path, mode);
             let why = check_file(&file).unwrap_err();
-            assert!(why.contains(&format!("{mode:04o}")) && why.contains("chmod go-w"), "{why}");
+            assert!(why.contains(&format!("{mode:04o}")) && why.contains(remedy), "{why}");
         }
     }
 
     #[test]
     fn a_link_is_judged_by_both_of_its_ends() {
-        let (temp, other) = (Temp::new("link"), Temp::new("link-target"));
-        let link = temp.0.join("link.wasm");
-        std::os::unix::fs::symlink(other.0.join("x.wasm"), &link).unwrap();
+        let (dir, _) = with_file();
+        let (other, target) = with_file();
+        let link = dir.path().join("link.wasm");
+        std::os::unix::fs::symlink(target, &link).unwrap();
         assert_eq!(check_file(&link), Ok(()));
-        other.chmod("", 0o777);
+        chmod(other.path(), 0o777);
         assert!(check_file(&link).is_err());
-        other.chmod("", 0o755);
-        temp.chmod("", 0o777);
+        chmod(other.path(), 0o755);
+        chmod(dir.path(), 0o777);
         assert!(check_file(&link).is_err());
     }
 

@@ -342,7 +342,8 @@ impl World {
                 "closing" => self.closing.iter().flat_map(LineSink::all_lines).map(id).collect(),
                 "udp" => datagrams(&self.udp),
                 "archive" => files[0].lines().map(|line| id(line.to_owned())).collect(),
-                "stdout" => stdout.iter().map(|line| printed(line)).collect(),
+                // The same sample is the same line.
+                "stdout" => stdout.clone(),
                 _ => files[1].lines().map(str::to_owned).collect(),
             };
             let received = ids.iter().collect::<std::collections::BTreeSet<_>>().len() as u64;
@@ -462,11 +463,6 @@ pub(crate) fn posted(sink: &HttpSink) -> Vec<String> {
 pub(crate) fn id(line: String) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     format!("{} {}", words[0].trim_start_matches("servers.web-1."), words[1])
-}
-
-/// The same of what stdout prints.
-fn printed(line: &str) -> String {
-    line.to_owned()
 }
 
 fn datagrams(socket: &UdpSocket) -> Vec<String> {

@@ -316,6 +316,11 @@ fn a_replacement_that_does_not_start_leaves_the_old_one() {
     let plugin = agent.wait_for("x", "has refused something", |plugin| !refused(plugin).is_empty());
     assert!(refused(&plugin).contains("no wish to live"), "{plugin:?}");
     wait_for_calls(&agent, &sink, "v1");
+    // The old one is put back, and the bad one once more.
+    put(&file, component("x", "v1", ""));
+    agent.wait_for("x", "has refused nothing", |plugin| refused(plugin).is_empty());
+    put(&file, component("x", "v2", mode));
+    agent.wait_for("x", "has refused it again", |plugin| refused(plugin).contains("no wish to live"));
     put(&file, component("x", "v3", ""));
     wait_for_calls(&agent, &sink, "v3");
     assert_undisturbed(agent, &[&sink]);

@@ -149,9 +149,8 @@ mod tests {
 
     #[test]
     fn code_that_was_not_used_for_longest_goes_first() {
-        let dir = std::env::temp_dir().join(format!("kimberlite-cache-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let cache = CodeCache { dir: dir.clone(), engine: "e".to_owned() };
+        let dir = kimberlite_tests::TempDir::new();
+        let cache = CodeCache { dir: dir.path().to_owned(), engine: "e".to_owned() };
         for (name, age) in [("old", 30), ("older", 40), ("new", 1), ("used", 20)] {
             let file = cache.file(name);
             write_whole(&file, &[0; 100]).unwrap();
@@ -167,6 +166,5 @@ mod tests {
         );
         cache.evict(0);
         assert_eq!(["new", "used"].map(there), [(true, true), (false, false)]);
-        fs::remove_dir_all(dir).unwrap();
     }
 }

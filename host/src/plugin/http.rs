@@ -21,7 +21,6 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use super::limits::{Charge, HostBytes, Meter};
 use super::network::{Traffic, is_reachable};
 use super::store::Context;
-use crate::config::TlsConfig;
 use crate::tls::{self, FileStates};
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -42,6 +41,8 @@ struct Client {
     client: reqwest::Client,
     made: Duration,
     files: FileStates,
+    /// What those files say: reading the system's certificates takes time that others would feel.
+    tls: rustls::ClientConfig,
 }
 
 /// Of all that it takes to connect: a name with several addresses has a share of it for each.
@@ -63,28 +64,31 @@ impl HttpAccess {
         if let Some(known) = clients.get(&socket).filter(|known| is_fresh(known)) {
             return Ok(known.client.clone());
         }
-        let client = match self.build(socket.as_ref(), &context.tls) {
-            Ok(client) => client,
-            // Half a certificate is written: the old one is good until it is whole.
-            Err(error) => match clients.get(&socket) {
-                Some(known) => {
+        let known = clients.get(&socket);
+        let tls = match known.filter(|known| known.files == files) {
+            Some(known) => known.tls.clone(),
+            None => match (tls::client_config(&context.tls), known) {
+                (Ok(tls), _) => tls,
+                // Half a certificate is written: the old one is good until it is whole.
+                (Err(error), Some(known)) => {
                     tracing::warn!(
                         plugin = context.name,
                         error,
                         "TLS files cannot be used; going on with the old ones"
                     );
-                    known.client.clone()
+                    known.tls.clone()
                 }
-                None => return Err(error),
+                (Err(error), None) => return Err(error),
             },
         };
-        clients.insert(socket, Client { client: client.clone(), made: now, files });
+        let client = self.build(socket.as_ref(), tls.clone())?;
+        clients.insert(socket, Client { client: client.clone(), made: now, files, tls });
         Ok(client)
     }
 
-    fn build(&self, socket: Option<&PathBuf>, tls: &TlsConfig) -> Result<reqwest::Client, String> {
+    fn build(&self, socket: Option<&PathBuf>, tls: rustls::ClientConfig) -> Result<reqwest::Client, String> {
         let mut builder = reqwest::Client::builder()
-            .use_preconfigured_tls(tls::client_config(tls)?)
+            .use_preconfigured_tls(tls)
             .redirect(reqwest::redirect::Policy::none())
             // The environment's proxy is nobody's explicit wish.
             .no_proxy()
