@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::list::time;
 use super::table::table;
-use super::{Ended, Session, data_dir, print};
+use super::{Ended, Session, print};
 use crate::admin::Client;
 use crate::agent::own_element;
 use crate::config::Config;
@@ -47,11 +47,11 @@ fn id(text: &str) -> Result<(String, u64), String> {
 
 impl Deadletters {
     pub(super) fn run(self, session: &Session) -> Result<(), Ended> {
-        let config = session.config()?;
-        let dir = dead_letters_dir(&data_dir(&config)?);
+        let data = session.agent_dir()?;
+        let dir = dead_letters_dir(&data);
         match self.verb {
             Verb::List => list(session, &dir),
-            Verb::Show(Id { id }) => show(&config, &dir, &id),
+            Verb::Show(Id { id }) => show(&session.config()?, &dir, &id),
             Verb::Drop(Id { id: (name, number) }) => {
                 of(&dir, &name).drop(number).map_err(|error| about(&name, number, &error))?;
                 print(&format!("{name}/{number} is gone\n"));
@@ -60,7 +60,7 @@ impl Deadletters {
             Verb::Retry(Id { id: (name, number) }) => {
                 // A letter that cannot be read is said here, where a person waits for it.
                 of(&dir, &name).read(number).map_err(|error| about(&name, number, &error))?;
-                let client = Client::connect(&data_dir(&config)?)?;
+                let client = Client::connect(&data)?;
                 print(&format!("{}\n", client.retry(&name, number)?));
                 Ok(())
             }
